@@ -1,0 +1,145 @@
+"""The edges of the system: what the loop asks of a feed, a strategy, an executor and a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Protocol, runtime_checkable
+
+from bot.domain import Bars, Block, FloatArray, Market, OrderSide, OrderType, Signal
+
+
+class FeedError(Exception):
+    """The feed has no prices this time. The loop skips the step and backs off; anything else stops the daemon."""
+
+
+class OrderRefused(Exception):
+    """The executor will not take this order. ``reason`` is the machine-readable verdict that is stored."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A pure function from a price window to target positions.
+
+    ``targets(bars)`` returns float64 in [-1, 1], one value a bar: 1 fully long, 0 flat, -1 fully short, NaN hold.
+    A value may depend on the last ``lookback`` bars only, and must be the same whatever came before them. A class
+    that sets ``batch = True`` also takes prices of shape [S, N] and answers for all S symbols in one call.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def lookback(self) -> int: ...
+    def targets(self, bars: Bars) -> FloatArray: ...
+
+
+@runtime_checkable
+class PriceFeed(Protocol):
+    """Where prices come from. ``markets`` tells each symbol's steps and limits."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def markets(self) -> Mapping[str, Market]: ...
+
+    async def history(self, before_ms: int, count: int) -> Block | None:
+        """The beats just before ``before_ms`` with up to ``count`` ticks of each symbol, all marked as warm-up.
+
+        None if there are none.
+        """
+
+    async def poll(self, beat_ms: int, polls: int) -> Block | None:
+        """The next 1 to ``polls`` polls, the first at ``beat_ms``; None when the feed has ended. Raises FeedError."""
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Takes orders. The mock fills at once; an exchange's executor stands behind the same methods."""
+
+    async def execute_order(
+        self,
+        symbol: str,
+        side: OrderSide,
+        quantity: float | Decimal,
+        order_type: OrderType = OrderType.MARKET,
+        price: float | Decimal | None = None,
+        *,
+        signal: Signal | None = None,
+    ) -> dict[str, Any]:
+        """Executes and records one order; returns ccxt's order shape.
+
+        Raises ValueError for a bad symbol, quantity or price, and OrderRefused for an order that the account or the
+        market does not allow; both leave nothing behind.
+        """
+
+    async def get_position(self, symbol: str) -> dict[str, Any]:
+        """``symbol``, ``net_quantity``, ``total_buys``, ``total_sells``, ``is_flat`` (below 1e-8)."""
+
+    def reset_position_cache(self) -> None:
+        """Forgets what it remembers of positions; the next question is answered from the database."""
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """The only source of time.
+
+    ``waits`` tells whether time passes by itself; ``missed_beats`` and ``steps`` count what went wrong with it.
+    """
+
+    waits: bool
+    missed_beats: int
+    steps: int
+
+    @property
+    def polls_ahead(self) -> int:
+        """How many polls may share one block: 1 where waiting is real."""
+
+    def now_ms(self) -> int: ...
+    def monotonic(self) -> float: ...
+
+    def stop(self) -> None:
+        """Ends every wait, now and later."""
+
+    async def sleep(self, seconds: float) -> bool:
+        """Waits, or less if stopped; True once stopped."""
+
+    async def next_beat(self, interval_ms: int, after_ms: int) -> int | None:
+        """Waits for the next beat and returns its time, always later than ``after_ms``; None once stopped."""
+
+
+class Observer(Protocol):
+    """Hears what the loop did, after it is in the ledger. It can neither trade nor stop the loop."""
+
+    def filled(self, signal: Signal, order: Mapping[str, Any]) -> None: ...
+    def refused(self, signal: Signal, reason: str) -> None: ...
+    def feed_failed(self, error: Exception, retry_s: float) -> None: ...
+    def feed_recovered(self, outage_s: float, failures: int) -> None: ...
+    def stepped(self, status: Status) -> None: ...
+
+
+class Status(Protocol):
+    """What the loop tells of itself."""
+
+    @property
+    def polls(self) -> int: ...
+    @property
+    def ticks(self) -> int: ...
+    @property
+    def signals(self) -> int: ...
+    @property
+    def trades(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    def clock_events(self) -> dict[str, int]:
+        """How often beats were missed, and the wall clock set."""
+
+    def equity(self) -> dict[str, float]:
+        """Cash plus positions at the last prices, by account."""
