@@ -1,0 +1,41 @@
+"""Starts of the daemon, each with the configuration that it decided by."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bot.repositories.database import Database, Row
+
+COLUMNS = ("id", "started_at", "first_poll", "version", "config", "stopped_at", "stop_reason")
+
+
+class RunRepository:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def start(self, started_at: int, version: str, config: dict[str, Any]) -> int:
+        """Records a start and returns its id; its first poll is the next one."""
+        first_poll = self.database.cursor.polls + 1
+        text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+        insert = "INSERT INTO runs (started_at, first_poll, version, config) VALUES (?, ?, ?, ?)"
+        await self.database.write(insert, (started_at, first_poll, version, text))
+        return int((await self.database.fetch("SELECT max(id) FROM runs"))[0][0])
+
+    async def stop(self, run: int, stopped_at: int, reason: str) -> None:
+        await self.database.write(
+            "UPDATE runs SET stopped_at = ?, stop_reason = ? WHERE id = ?", (stopped_at, reason, run)
+        )
+
+    async def last(self) -> Row | None:
+        rows = await self.database.fetch("SELECT * FROM runs ORDER BY id DESC LIMIT 1")
+        return rows[0] if rows else None
+
+    async def all(self) -> list[Row]:
+        """Every start, the first one first."""
+        return await self.database.fetch("SELECT * FROM runs ORDER BY id")
+
+    @staticmethod
+    def config_of(run: Row) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(run[COLUMNS.index("config")])
+        return config

@@ -1,0 +1,177 @@
+"""The tape: prices as they were seen, stored as whole numbers of each symbol's smallest step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+
+from bot.domain import Block, FloatArray, IntArray
+from bot.repositories.database import Database, Row
+from bot.repositories.insert import Insert
+
+_INSERT = Insert("INSERT INTO ticks VALUES", 7)
+_SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup FROM ticks"
+PRICE_DECIMALS_MAX = 15
+
+
+class TickRepository:
+    """Writes blocks to the tape and reads them back, bit for bit."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows = database.buffer(_INSERT)
+        self._scales: dict[str, tuple[int, int]] = {}  # symbol -> id on the tape, decimals
+
+    async def register(self, decimals: Mapping[str, int]) -> None:
+        """Gives every symbol an id on the tape, at no fewer than the given decimals."""
+        for symbol, places in decimals.items():
+            query = "SELECT id, decimals FROM symbols WHERE symbol = ? ORDER BY decimals DESC LIMIT 1"
+            found = await self._database.fetch(query, (symbol,))
+            if not found or found[0][1] < places:
+                insert = "INSERT INTO symbols (symbol, decimals) VALUES (?, ?)"
+                await self._database.write(insert, (symbol, places))
+                found = await self._database.fetch(query, (symbol,))
+            self._scales[symbol] = found[0]
+
+    async def add(self, block: Block, first_poll: int) -> None:
+        """Appends a block; its history carries the number of the poll that follows it."""
+        prices = np.array((block.bid, block.ask, block.last))
+        ids, units = await self._units(block.symbols, prices)
+        symbols, count = block.last.shape
+        column = np.arange(count)
+        rows = np.empty((count, symbols, 7), np.int64)
+        rows[:, :, 0] = (np.maximum(column - block.warmup, 0) + first_poll)[:, None]
+        rows[:, :, 1] = ids
+        rows[:, :, 2] = block.timestamp[:, None]
+        rows[:, :, 3:6] = units.transpose(2, 1, 0)
+        rows[:, :, 6] = (column < block.warmup)[:, None]
+        seen = (block.last == block.last).T
+        flat = rows.reshape(-1) if seen.all() else rows[seen].reshape(-1)
+        self._rows.extend(flat.tolist())
+        self._database.cursor.ticks += len(flat) // 7
+
+    async def _units(self, symbols: tuple[str, ...], prices: FloatArray) -> tuple[IntArray, IntArray]:
+        """Ids, and prices (shape [3, S, N]) in whole steps, which get finer where a price has more decimals."""
+        known = [self._scales.get(symbol, (0, 0)) for symbol in symbols]
+        decimals = [places for _, places in known]
+        while True:
+            scales = np.array([10.0**places for places in decimals])[:, None]
+            units = np.rint(prices * scales)
+            exact = (units / scales == prices) | (prices != prices)
+            if exact.all():
+                break
+            coarse = (~exact).any(axis=(0, 2)).tolist()
+            decimals = [places + more for places, more in zip(decimals, coarse, strict=True)]
+            if max(decimals) > PRICE_DECIMALS_MAX:
+                raise ValueError(
+                    f"a price of {symbols[coarse.index(True)]} has more than {PRICE_DECIMALS_MAX} decimals"
+                )
+        # What SQLite holds as a whole number.
+        if (np.abs(units) >= 2**63).any():
+            raise ValueError(f"the prices of {', '.join(symbols)} span too many decimals to be stored exactly")
+        if decimals != [places if identity else -1 for identity, places in known]:
+            await self.register(dict(zip(symbols, decimals, strict=True)))
+            known = [self._scales[symbol] for symbol in symbols]
+            if decimals != [places for _, places in known]:
+                # The tape has had finer steps of one of them than this session knew.
+                return await self._units(symbols, prices)
+        return np.array([identity for identity, _ in known]), _whole(units)
+
+    async def tail(self, symbols: tuple[str, ...], count: int, before_ms: int | None = None) -> Block | None:
+        """The last ``count`` ticks of each symbol (before a moment), all as history; None if there are none."""
+        end = self._database.cursor.ticks + 1 if before_ms is None else await self.first_at_or_after(before_ms)
+        known = await self.symbols()
+        rows: list[Row] = []
+        for symbol in symbols:
+            ids = [number for number, (name, _) in known.items() if name == symbol]
+            marks = ", ".join("?" * len(ids))
+            query = f"SELECT rowid, * FROM ticks WHERE symbol_id IN ({marks}) AND rowid < ? ORDER BY rowid DESC LIMIT ?"  # noqa: S608
+            rows += await self._database.fetch(query, (*ids, end, count))
+        if not rows:
+            return None
+        tail = block_of(_matrix([row[1:] for row in sorted(rows)]), symbols, known)
+        return replace(tail, warmup=len(tail))
+
+    async def last_timestamp(self) -> int:
+        """The time of the newest tick, 0 if there is none."""
+        rows = await self.read(self._database.cursor.ticks - 1, 1)
+        return int(rows[0, 2]) if len(rows) else 0
+
+    async def last_price(self, symbol: str) -> float | None:
+        """The newest price of a symbol on the tape."""
+        tail = await self.tail((symbol,), 1)
+        return None if tail is None else float(tail.last[0, -1])
+
+    async def symbols(self) -> dict[int, tuple[str, int]]:
+        """Id on the tape -> symbol and decimals."""
+        rows = await self._database.fetch("SELECT id, symbol, decimals FROM symbols")
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+    async def last_prices(self) -> dict[str, float]:
+        """The last recorded price of each symbol that is among the latest on the tape."""
+        known = await self.symbols()
+        rows = await self._database.fetch(f"{_SELECT} ORDER BY rowid DESC LIMIT ?", (8 * len(known),))
+        newest = {row[1]: row[5] for row in reversed(rows)}
+        return {known[number][0]: units / 10.0 ** known[number][1] for number, units in sorted(newest.items())}
+
+    async def read(self, rowid: int, limit: int) -> IntArray:
+        """Up to ``limit`` rows that follow ``rowid``, shape [rows, 7], in the order of the table's columns."""
+        return _matrix(await self._database.fetch(f"{_SELECT} WHERE rowid > ? ORDER BY rowid LIMIT ?", (rowid, limit)))
+
+    async def around(self, symbol: str, timestamp: int, each_side: int = 3) -> list[Row]:
+        """``timestamp, bid, ask, last`` of a symbol's quotes nearest to a moment, oldest first."""
+        rowid = await self.first_at_or_after(timestamp)
+        query = "SELECT timestamp, bid, ask, last FROM quotes WHERE symbol = ? AND id {} ? ORDER BY id {} LIMIT ?"
+        before = await self._database.fetch(query.format("<", "DESC"), (symbol, rowid, each_side))
+        after = await self._database.fetch(query.format(">=", "ASC"), (symbol, rowid, each_side + 1))
+        return before[::-1] + after
+
+    async def first_at_or_after(self, timestamp: int) -> int:
+        """The rowid of the first tick that is not before a moment."""
+        # The tape is in order of time, so a search by halves needs no index (which every tick would pay for).
+        low, high = 1, self._database.cursor.ticks + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._database.fetch("SELECT timestamp FROM ticks WHERE rowid = ?", (middle,))
+            if found and found[0][0] < timestamp:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+
+def beats_of(rows: IntArray) -> IntArray:
+    """The number of its beat, from 0, for each row of the tape: a beat's ticks share their time."""
+    times = rows[:, 2]
+    return np.concatenate(([0], np.cumsum(times[1:] != times[:-1])))
+
+
+def block_of(rows: IntArray, symbols: tuple[str, ...], known: Mapping[int, tuple[str, int]]) -> Block:
+    """A block from rows of the tape, history first, for those symbols that are wanted."""
+    beat, ids = beats_of(rows), rows[:, 1]
+    place = {symbol: row for row, symbol in enumerate(symbols)}
+    row_of, scale_of = np.full(max(known) + 1, -1), np.ones(max(known) + 1)
+    for number, (symbol, decimals) in known.items():
+        row_of[number], scale_of[number] = place.get(symbol, -1), 10.0**decimals
+    count = int(beat[-1]) + 1
+    wanted = np.nonzero(row_of[ids] >= 0)[0]
+    cells = (row_of[ids[wanted]], beat[wanted])
+    prices = np.full((3, len(symbols), count), np.nan)
+    for array, column in zip(prices, rows.T[3:6], strict=True):
+        array[cells] = column[wanted] / scale_of[ids[wanted]]
+    times = np.empty(count, np.int64)
+    times[beat] = rows[:, 2]
+    warmup = int(beat[rows[:, 6] == 1].max(initial=-1)) + 1
+    return Block(symbols, times, prices[0], prices[1], prices[2], warmup)
+
+
+def _whole(units: FloatArray) -> IntArray:
+    units[units != units] = 0
+    return units.astype(np.int64)
+
+
+def _matrix(rows: list[Row]) -> IntArray:
+    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * 7).reshape(-1, 7)
