@@ -1,0 +1,6 @@
+"""Where prices come from: the implementations of ``ports.PriceFeed``."""
+
+from bot.feeds.replay import ArrayFeed, ReplayFeed
+from bot.feeds.simulated import SimulatedFeed
+
+__all__ = ["ArrayFeed", "ReplayFeed", "SimulatedFeed"]

@@ -1,0 +1,112 @@
+"""Prices that were seen before: from a recorded ledger, or from arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from bot.domain import Block, IntArray, Market
+from bot.repositories import TickRepository
+from bot.repositories.ticks import beats_of, block_of
+
+
+class ReplayFeed:
+    """Plays a tape again, with its own times and its own history.
+
+    A poll returns what lies after the beat before, so a replay that was interrupted goes on where its ledger ends.
+    """
+
+    def __init__(
+        self, tape: TickRepository, symbols: tuple[str, ...], markets: Mapping[str, Market], interval_ms: int
+    ) -> None:
+        self.symbols, self.markets = symbols, markets
+        self._tape, self._interval_ms = tape, interval_ms
+        self._known: dict[int, tuple[str, int]] = {}
+        self._rowid, self._position_ms = 0, -1
+
+    async def first_ms(self) -> int:
+        """The time of the first price on the tape."""
+        rows = await self._tape.read(0, 1)
+        return int(rows[0, 2]) if len(rows) else 0
+
+    async def history(self, before_ms: int, count: int) -> Block | None:
+        """The last ``count`` ticks of each symbol before a moment."""
+        return await self._tape.tail(self.symbols, count, before_ms - self._interval_ms + 1) if count > 0 else None
+
+    async def poll(self, beat_ms: int, polls: int) -> Block | None:
+        if not self._known:
+            self._known = await self._tape.symbols()
+        after_ms = beat_ms - self._interval_ms
+        if after_ms != self._position_ms:
+            self._rowid = await self._tape.first_at_or_after(after_ms + 1) - 1
+        while len(rows := await self._rows(polls)):
+            self._rowid += len(rows)
+            block = block_of(rows, self.symbols, self._known).without_gaps()
+            if block.polls:
+                self._position_ms = int(block.timestamp[-1])
+                return block
+        return None
+
+    async def _rows(self, polls: int) -> IntArray:
+        """The next rows of the tape: history, if there is any, then up to ``polls`` whole polls."""
+        limit = (polls + 1) * max(1, len(self._known))
+        while True:
+            rows = await self._tape.read(self._rowid, limit)
+            if not len(rows):
+                return rows
+            beat, live = beats_of(rows), rows[:, 6] == 0
+            first = int(np.argmax(live)) if live.any() else len(rows)
+            # The end: where history begins again, or the beat after the last poll that is wanted.
+            again = np.nonzero(~live[first:])[0]
+            end = first + int(again[0]) if len(again) else len(rows)
+            if first < len(rows):
+                end = min(end, int(np.searchsorted(beat, beat[first] + polls)))
+            if end < len(rows):
+                return rows[:end]
+            if len(rows) < limit:
+                return rows if first < len(rows) else rows[:0]
+            limit *= 2
+
+    async def close(self) -> None:
+        """The tape belongs to whoever opened it."""
+
+
+class ArrayFeed:
+    """Plays a block held in memory: for tests, benchmarks and backtests. ``one_by_one`` gives a poll at a time."""
+
+    def __init__(self, block: Block, markets: Mapping[str, Market], *, one_by_one: bool = False) -> None:
+        self.symbols, self.markets = block.symbols, markets
+        self._block, self._one_by_one = block, one_by_one
+        self._next = 0
+
+    async def history(self, before_ms: int, count: int) -> Block | None:
+        end = int(np.searchsorted(self._block.timestamp, before_ms))
+        start = max(0, end - count)
+        return replace(self._slice(start, end), warmup=end - start) if end > start else None
+
+    async def poll(self, beat_ms: int, polls: int) -> Block | None:
+        start = self._next
+        if start >= len(self._block):
+            return None
+        if self._block.timestamp[start] < beat_ms:
+            start = int(np.searchsorted(self._block.timestamp, beat_ms))
+        end = min(len(self._block), start + (1 if self._one_by_one else polls))
+        if end <= start:
+            return None
+        self._next = end
+        return self._slice(start, end)
+
+    def _slice(self, start: int, end: int) -> Block:
+        block = self._block
+        return Block(
+            block.symbols,
+            block.timestamp[start:end],
+            block.bid[:, start:end],
+            block.ask[:, start:end],
+            block.last[:, start:end],
+        )
+
+    async def close(self) -> None:
+        """Nothing is held open."""
