@@ -1,0 +1,382 @@
+"""Decides: windows of prices in, changes of target out, and from a change of target the order that follows it.
+
+Synchronous and deterministic. ``decide`` reads the state and changes nothing; what it found out becomes the state by
+``advance``, after the block is safely in the ledger. Whatever the size of the blocks, the signals are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from bot.domain import ZERO, Account, Bars, Block, FloatArray, IntArray, Market, OrderSide, Signal, to_decimal
+from bot.ports import Strategy
+
+_BUY, _SELL = OrderSide.BUY, OrderSide.SELL
+NO_CHANGE = "no_change"
+BELOW_MIN_AMOUNT = "below_min_amount"
+BELOW_MIN_COST = "below_min_cost"
+INVALID_TARGET = "invalid_target"
+NO_EQUITY = "no_equity"
+
+
+class SizingKind(StrEnum):
+    QUANTITY = "quantity"
+    QUOTE_AMOUNT = "quote_amount"
+    EQUITY_FRACTION = "equity_fraction"
+
+
+class Sizing(NamedTuple):
+    """What a target of 1 means: so many units, so much of the quote currency, or such a part of the equity."""
+
+    kind: SizingKind
+    value: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A strategy with the account it trades for. ``on_error`` hears of a strategy that raised."""
+
+    strategy: Strategy
+    account: str
+    sizing: Sizing
+    on_error: Callable[[Exception | SystemExit], None] = lambda error: None
+
+
+@dataclass(slots=True)
+class LoopState:
+    """All that decisions depend on, besides the block at hand. One owner: the loop.
+
+    ``times`` and ``prices`` are the last ticks of each symbol, shape [S, K], aligned at their end; a symbol that has
+    fewer begins with NaN. ``targets`` holds each plan's last target per symbol, shape [P, S].
+    """
+
+    symbols: tuple[str, ...]
+    accounts: dict[str, Account]
+    times: IntArray
+    prices: FloatArray
+    targets: FloatArray
+    last_prices: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, symbols: Sequence[str], plans: Sequence[Plan], accounts: dict[str, Account]) -> LoopState:
+        width = max((plan.strategy.lookback for plan in plans), default=1) - 1
+        shape = (len(symbols), width)
+        return cls(
+            tuple(symbols),
+            accounts,
+            np.zeros(shape, np.int64),
+            np.full(shape, np.nan),
+            np.zeros((len(plans), len(symbols))),
+        )
+
+    def advance(self, decision: Decision) -> None:
+        self.times, self.prices, self.targets = decision.times, decision.prices, decision.targets
+        self.last_prices.update(decision.last_prices)
+
+    def restore_targets(self, plans: Sequence[Plan], stored: Mapping[tuple[str, str], float]) -> None:
+        for row, plan in enumerate(plans):
+            for column, symbol in enumerate(self.symbols):
+                self.targets[row, column] = stored.get((plan.account, symbol), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A block's signals in the order in which they happened, and the state after it."""
+
+    signals: list[Signal]
+    times: IntArray
+    prices: FloatArray
+    targets: FloatArray
+    last_prices: dict[str, float]
+    marks: Marks
+    polls: int
+
+
+@dataclass(slots=True)
+class Marks:
+    """The last known price of every symbol at each poll of a block, worked out when first asked for."""
+
+    block: Block
+    before: Mapping[str, float]
+    first_poll: int
+    _row: dict[str, int] = field(default_factory=dict)
+    _filled: FloatArray | None = None
+
+    def at(self, poll: int) -> Moment:
+        if self._filled is None:
+            known = np.array([[self.before.get(symbol, np.nan)] for symbol in self.block.symbols])
+            self._filled = _forward_fill(np.concatenate((known, self.block.last), axis=1))[:, 1:]
+            self._row = {symbol: row for row, symbol in enumerate(self.block.symbols)}
+        return Moment(self.before, self._row, self._filled, poll - self.first_poll + self.block.warmup)
+
+
+@dataclass(slots=True)
+class Moment:
+    """Prices by symbol at one poll; looked up one by one, since an account holds few of them."""
+
+    before: Mapping[str, float]
+    row: Mapping[str, int]
+    filled: FloatArray
+    column: int
+
+    def __getitem__(self, symbol: str) -> float:
+        row = self.row.get(symbol)
+        # A position in a symbol that is no longer polled is worth what it was last seen at.
+        return self.before[symbol] if row is None else float(self.filled[row, self.column])
+
+
+class OrderRequest(NamedTuple):
+    side: OrderSide
+    quantity: Decimal
+
+
+class Engine:
+    """Turns blocks into signals, and signals into the orders that reach their target."""
+
+    def __init__(self, plans: Sequence[Plan], markets: Mapping[str, Market], costs: Decimal = ZERO) -> None:
+        """``costs`` is what an order costs beyond its price, as a rate of it: fee and slippage."""
+        self._unit_cost = 1 + costs
+        self.plans = tuple(plans)
+        self._markets = dict(markets)
+        self._sizing = {plan.account: plan.sizing for plan in plans}
+
+    def decide(self, state: LoopState, block: Block, first_poll: int, first_signal: int) -> Decision:
+        """The signals of a block whose first poll (after its history) is ``first_poll``."""
+        count, width = len(block), state.prices.shape[1]
+        targets = np.full((len(self.plans), *block.last.shape), np.nan)
+        times, prices = np.empty_like(state.times), np.empty_like(state.prices)
+        last_prices: dict[str, float] = {}
+        for rows, seen in _groups(block):
+            window = _Window.joined(state, block, rows, seen)
+            for number, plan in enumerate(self.plans):
+                found = _targets(plan, window)
+                targets[number, rows, :] = found if seen is None else _scattered(found, seen, count)
+            times[rows], prices[rows] = (
+                window.times[:, -width:] if width else 0,
+                window.prices[:, -width:] if width else 0,
+            )
+            if window.fresh:
+                names = (
+                    block.symbols
+                    if seen is None
+                    else [block.symbols[row] for row in np.arange(len(block.symbols))[rows]]
+                )
+                last_prices.update(zip(names, window.prices[:, -1].tolist(), strict=True))
+        changes, final = _changes(targets[:, :, block.warmup :], state.targets)
+        signals = self._signals(block, changes, first_poll, first_signal)
+        marks = Marks(block, dict(state.last_prices), first_poll)
+        return Decision(signals, times, prices, final, last_prices, marks, block.polls)
+
+    def _signals(self, block: Block, changes: _Changes, first_poll: int, first_signal: int) -> list[Signal]:
+        if not len(changes.poll):
+            return []
+        order = np.lexsort((changes.symbol, changes.plan, changes.poll))
+        poll, symbol = changes.poll[order], changes.symbol[order]
+        column = poll + block.warmup
+        accounts = [plan.account for plan in self.plans]
+        rows = zip(
+            range(first_signal, first_signal + len(poll)),
+            (poll + first_poll).tolist(),
+            block.timestamp[column].tolist(),
+            [accounts[number] for number in changes.plan[order].tolist()],
+            [block.symbols[number] for number in symbol.tolist()],
+            # A target of -0.0 is one of 0.0, and the file would make it so.
+            (changes.target[order] + 0.0).tolist(),
+            block.bid[symbol, column].tolist(),
+            block.ask[symbol, column].tolist(),
+            strict=True,
+        )
+        return list(map(Signal._make, rows))
+
+    def order_for(self, signal: Signal, account: Account, marks: Marks) -> OrderRequest | str:
+        """The order that takes the account to the signal's target, or the reason why there is none."""
+        market = self._markets[signal.symbol]
+        held = account.position(signal.symbol).quantity
+        if signal.target == 0:
+            change = -held
+        else:
+            wanted = self._wanted(signal, account, market, marks)
+            if isinstance(wanted, str):
+                return wanted
+            if not wanted and not held:
+                return BELOW_MIN_AMOUNT
+            change = wanted - held
+        quantity = abs(change)
+        if quantity < market.amount_step:
+            return NO_CHANGE
+        if market.min_amount is not None and quantity < market.min_amount:
+            return BELOW_MIN_AMOUNT
+        if market.min_cost is not None and quantity * to_decimal(signal.bid) < market.min_cost:
+            return BELOW_MIN_COST
+        return OrderRequest(_BUY if change > 0 else _SELL, quantity)
+
+    def _wanted(self, signal: Signal, account: Account, market: Market, marks: Marks) -> Decimal | str:
+        """The signed quantity that the target means, in whole steps of the market."""
+        target = signal.target
+        if not -1 <= target <= 1:
+            return INVALID_TARGET
+        kind, size = self._sizing[signal.account]
+        step = unit = market.amount_step
+        if kind is not SizingKind.QUANTITY:
+            unit = step * to_decimal(signal.ask if target > 0 else signal.bid)
+            if kind is SizingKind.EQUITY_FRACTION:
+                equity = account.equity(marks.at(signal.poll))
+                if equity <= 0:
+                    return NO_EQUITY
+                size *= to_decimal(equity)
+                unit *= self._unit_cost
+        if target not in (1, -1):
+            size *= to_decimal(target)
+        elif target < 0:
+            size = -size
+        # How many whole steps that pays for, towards zero: exact, where a quotient would have to be rounded first.
+        return size // unit * step
+
+
+# A user's strategy may raise anything, sys.exit() included.
+_ANYTHING = (Exception, SystemExit)
+
+
+class _Window(NamedTuple):
+    """The state's window of some symbols with a block's ticks behind it, gaps closed up; ``fresh`` ticks are new."""
+
+    times: IntArray
+    prices: FloatArray
+    fresh: int
+
+    @classmethod
+    def joined(cls, state: LoopState, block: Block, rows: Rows, seen: IntArray | None) -> _Window:
+        prices, before = block.last[rows], state.prices[rows]
+        if seen is not None:
+            prices = np.take_along_axis(prices, seen, 1)
+        fresh, width = prices.shape[1], before.shape[1]
+        times = np.empty((len(prices), width + fresh), np.int64)
+        times[:, :width] = state.times[rows]
+        times[:, width:] = block.timestamp if seen is None else block.timestamp[seen]
+        joined = np.concatenate((before, prices), axis=1)
+        # All plans look at these, and the state keeps them: a strategy that writes into its bars raises.
+        times.flags.writeable = joined.flags.writeable = False
+        return cls(times, joined, fresh)
+
+
+Rows = slice | IntArray
+
+
+def _groups(block: Block) -> list[tuple[Rows, IntArray | None]]:
+    """Symbols that share the number of ticks in the block, so that they can be computed together.
+
+    Almost always that is all of them, none with a gap. Otherwise each group comes with the columns of its ticks.
+    """
+    present = block.last == block.last
+    if present.all():
+        return [(slice(None), None)]
+    counts = present.sum(axis=1)
+    groups: list[tuple[Rows, IntArray | None]] = []
+    for count in np.unique(counts):
+        rows = np.nonzero(counts == count)[0]
+        groups.append((rows, np.nonzero(present[rows])[1].reshape(len(rows), count)))
+    return groups
+
+
+def _scattered(found: FloatArray, seen: IntArray, count: int) -> FloatArray:
+    """Targets of the ticks that are there, put back into the block's columns."""
+    spread = np.full((found.shape[0], count), np.nan)
+    np.put_along_axis(spread, seen, found, 1)
+    return spread
+
+
+def _targets(plan: Plan, window: _Window) -> FloatArray:
+    """The plan's targets at the window's fresh ticks, shape [rows, fresh]."""
+    strategy, fresh = plan.strategy, window.fresh
+    if not fresh:
+        return np.empty((len(window.prices), 0))
+    needed = fresh + strategy.lookback - 1
+    times, prices = window.times[:, -needed:], window.prices[:, -needed:]
+    if getattr(strategy, "batch", False):
+        with suppress(*_ANYTHING):
+            found = np.asarray(strategy.targets(Bars.from_ticks(times, prices)), dtype=np.float64)
+            if found.shape == prices.shape:
+                return found[:, -fresh:]
+    return np.stack([_one_by_one(plan, *row, fresh) for row in zip(times, prices, strict=True)])
+
+
+def _one_by_one(plan: Plan, times: IntArray, prices: FloatArray, fresh: int) -> FloatArray:
+    """Targets of one symbol from a strategy that is somebody else's code: it may raise or answer nonsense.
+
+    A strategy that raises is asked again for each tick by itself, so that only the ticks it fails on are held, and
+    the same ones whatever the size of the block.
+    """
+    lookback = plan.strategy.lookback
+    known = int(np.count_nonzero(prices == prices))
+    times, prices = times[len(times) - known :], prices[len(prices) - known :]
+    answer = np.full(fresh, np.nan)
+    usable = min(fresh, known - lookback + 1)
+    if usable <= 0:
+        return answer
+    try:
+        answer[-usable:] = _asked(plan.strategy, times, prices, usable)
+    except _ANYTHING as error:
+        if usable == 1:
+            plan.on_error(error)
+            return answer
+        for row in range(len(prices) - usable, len(prices)):
+            window = slice(row - lookback + 1, row + 1)
+            answer[row - len(prices)] = _one_by_one(plan, times[window], prices[window], 1)[0]
+    return answer
+
+
+def _asked(strategy: Strategy, times: IntArray, prices: FloatArray, usable: int) -> FloatArray:
+    found = np.asarray(strategy.targets(Bars.from_ticks(times, prices)), dtype=np.float64)
+    if found.shape != prices.shape:
+        raise ValueError(f"targets has shape {found.shape} for {len(prices)} bars")
+    return found[-usable:]
+
+
+class _Changes(NamedTuple):
+    """Where a target became another one: plan, symbol, poll (column after the history) and the new target."""
+
+    plan: IntArray
+    symbol: IntArray
+    poll: IntArray
+    target: FloatArray
+
+
+def _changes(targets: FloatArray, before: FloatArray) -> tuple[_Changes, FloatArray]:
+    """The changes in targets of shape [P, S, N], and the last targets, shape [P, S]. NaN holds what was."""
+    _, symbols, count = targets.shape
+    if count == 1:
+        # One poll, as it is live: the same answer without the detour over time.
+        newest = targets[:, :, 0]
+        turned = (newest == newest) & (newest != before)
+        plan, symbol = np.nonzero(turned)
+        changes = _Changes(plan, symbol, np.zeros_like(plan), newest[turned])
+        return changes, np.where(turned, newest, before)
+    led = np.concatenate((before[:, :, None], targets), axis=2).ravel()
+    said = np.nonzero(led == led)[0]
+    values = led[said]
+    # Each row begins with its target from before, which is never NaN, so a row's first value is never compared with
+    # another row's last one.
+    changed = np.nonzero(values[1:] != values[:-1])[0] + 1
+    places = said[changed]
+    row, column = np.divmod(places, count + 1)
+    inside = column > 0
+    row, column, target = row[inside], column[inside] - 1, values[changed][inside]
+    plan, symbol = np.divmod(row, symbols)
+    final = before.copy()
+    # In the order of time within each row, so that the last change is the one that stays.
+    final[plan, symbol] = target
+    return _Changes(plan, symbol, column, target), final
+
+
+def _forward_fill(values: FloatArray) -> FloatArray:
+    """Each NaN replaced by the last number before it in its row."""
+    columns = np.where(values == values, np.arange(values.shape[1]), 0)
+    filled: FloatArray = np.take_along_axis(values, np.maximum.accumulate(columns, axis=1), 1)
+    return filled

@@ -1,0 +1,303 @@
+"""The trading loop: beat, poll, decide, execute, commit. Live, accelerated and replayed runs are this one loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import setcontext
+from hashlib import blake2b
+from typing import Any
+
+from bot.domain import MONEY, Block, OrderType, Signal
+from bot.engine import Decision, Engine, LoopState
+from bot.ports import Clock, Executor, FeedError, Observer, OrderRefused, PriceFeed
+from bot.repositories import AccountRepository, Database, LedgerBusy, SignalRepository, TickRepository
+
+BACKOFF_MAX_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The repositories that a block is written to. Without ``ticks`` prices are not recorded."""
+
+    database: Database
+    signals: SignalRepository
+    accounts: AccountRepository
+    ticks: TickRepository | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Time between polls, how long one may take (None: feeds that cannot hang), and when to stop."""
+
+    interval_ms: int
+    poll_timeout_s: float | None = None
+    until_poll: int | None = None
+
+
+class TradingLoop:
+    """Owns the state. ``run`` ends when the clock is stopped, the feed has ended or the polls are done."""
+
+    def __init__(
+        self,
+        feed: PriceFeed,
+        engine: Engine,
+        executors: Mapping[str, Executor],
+        state: LoopState,
+        ledger: Ledger,
+        clock: Clock,
+        pace: Pace,
+        observer: Observer,
+    ) -> None:
+        self._feed, self._engine, self._executors = feed, engine, executors
+        self.state, self._ledger, self._clock, self._pace = state, ledger, clock, pace
+        self._observer = observer
+        self._database = ledger.database
+        self._cursor = ledger.database.cursor
+        self._failures, self._failing_since = 0, 0.0
+        self._held: Block | None = None
+
+    async def run(self) -> str:
+        """Trades until the end and returns the reason for it."""
+        history = width = await self._read_tape()
+        while (polls := self._polls_wanted()) > 0:
+            beat = await self._clock.next_beat(self._pace.interval_ms, self._cursor.timestamp)
+            if beat is None:
+                return "stopped"
+            try:
+                block = await self._collect(beat, polls, history)
+            except FeedError as error:
+                if await self._back_off(error):
+                    return "stopped"
+                # What was missed meanwhile is asked for, as after a restart.
+                history = width
+                continue
+            if block is None:
+                return "the feed has ended"
+            if not await self._step_in_time(block):
+                return "stopped"
+            history = 0
+        return "the polls are done"
+
+    async def _step_in_time(self, block: Block) -> bool:
+        """Steps, and where somebody holds a lock on the ledger waits for it; False once stopped.
+
+        Where time goes by meanwhile, the block is given up: its prices would be old by the time they are traded on.
+        """
+        while True:
+            try:
+                await self.step(block)
+            except LedgerBusy as error:
+                if await self._back_off(error):
+                    return False
+                if not self._clock.waits:
+                    continue
+            else:
+                self._recovered()
+            return True
+
+    async def step(self, block: Block) -> None:
+        """Decides and executes one block, all of it or nothing."""
+        setcontext(MONEY)
+        cursor, polls = self._cursor, self._cursor.polls
+        decision = self._engine.decide(self.state, block, polls + 1, cursor.decisions + 1)
+        try:
+            async with self._database.transaction():
+                if self._ledger.ticks is not None:
+                    await self._ledger.ticks.add(block, polls + 1)
+                outcomes = await self._execute(decision)
+                cursor.polls += block.polls
+                cursor.timestamp = int(block.timestamp[-1])
+        except BaseException:
+            await self._reload()
+            if cursor.polls == polls + block.polls:
+                # Cancelled while it was being written: the file has it, so the state follows.
+                self.state.advance(decision)
+            raise
+        self.state.advance(decision)
+        self._report(outcomes)
+
+    async def _execute(self, decision: Decision) -> list[tuple[Signal, dict[str, Any] | str]]:
+        """Every signal of a block in order, each with its order or the reason why there is none."""
+        accounts, signals = self.state.accounts, decision.signals
+        order_for, refuse = self._engine.order_for, self._ledger.signals.add_refused
+        outcomes: list[tuple[Signal, dict[str, Any] | str]] = []
+        # A block of many polls is a run without waiting: nobody reads thousands of outcomes a second, and to keep them
+        # all costs more than to make them.
+        told = decision.polls == 1
+        for signal in signals:
+            outcome: dict[str, Any] | str
+            account = signal.account
+            request = order_for(signal, accounts[account], decision.marks)
+            if isinstance(request, str):
+                outcome = request
+                refuse(signal, request)
+            else:
+                try:
+                    outcome = await self._executors[account].execute_order(
+                        signal.symbol, request.side, request.quantity, OrderType.MARKET, signal=signal
+                    )
+                except OrderRefused as refusal:
+                    outcome = refusal.reason
+                    refuse(signal, outcome)
+            if told:
+                outcomes.append((signal, outcome))
+        self._cursor.decisions += len(signals)
+        targets = {(signal.account, signal.symbol): signal.target for signal in signals}
+        for (name, symbol), target in targets.items():
+            self._ledger.accounts.save_position(name, accounts[name].position(symbol), target)
+        for name in {name for name, _ in targets}:
+            self._ledger.accounts.save(accounts[name])
+        return outcomes
+
+    async def _collect(self, beat: int, polls: int, history: int) -> Block | None:
+        """The next block: one poll where waiting is real, as many as wanted where it is not."""
+        blocks: list[Block] = []
+        if history and (past := await self._missing(beat, history)):
+            blocks.append(past)
+        collected = 0
+        while collected < polls:
+            try:
+                block = self._held or await self._poll(beat, polls - collected)
+            except FeedError:
+                if not collected:
+                    raise
+                break
+            self._held = None
+            if block is None:
+                break
+            if block.warmup and collected:
+                # History belongs before the polls that follow it, at the head of a block.
+                self._held = block
+                break
+            blocks.append(block)
+            collected += block.polls
+            if collected < polls:
+                following = await self._clock.next_beat(self._pace.interval_ms, int(block.timestamp[-1]))
+                if following is None:
+                    break
+                beat = following
+        if not collected:
+            return None
+        # A beat at which no symbol had a price is no poll: nothing of it could be replayed.
+        whole = Block.joined(blocks).without_gaps()
+        if not whole.polls:
+            raise FeedError("no symbol has a price")
+        return whole
+
+    async def _poll(self, beat: int, polls: int) -> Block | None:
+        if self._pace.poll_timeout_s is None:
+            return await self._feed.poll(beat, polls)
+        try:
+            async with asyncio.timeout(self._pace.poll_timeout_s):
+                return await self._feed.poll(beat, polls)
+        except TimeoutError:
+            raise FeedError(f"no answer within {self._pace.poll_timeout_s:g} s") from None
+
+    async def _read_tape(self) -> int:
+        """Fills the windows and the last prices from the tape; returns how many beats of history they can take."""
+        width = int(self.state.prices.shape[1])
+        ticks = self._ledger.ticks
+        if ticks is not None:
+            tail = await ticks.tail(self.state.symbols, max(width, 1))
+            if tail is not None:
+                self.state.advance(self._engine.decide(self.state, tail, 0, 0))
+        for account in self.state.accounts.values():
+            for position in account.positions.values():
+                if position.quantity and position.symbol not in self.state.last_prices:
+                    seen = None if ticks is None else await ticks.last_price(position.symbol)
+                    # Never seen, or not recorded: what it cost is the best that is known until the next price.
+                    cost = float(position.basis / position.quantity)
+                    self.state.last_prices[position.symbol] = cost if seen is None else seen
+        return width
+
+    async def _missing(self, beat: int, count: int) -> Block | None:
+        """The history before a beat that the tape does not hold yet; the tape stays in the order of time."""
+        past = await self._feed.history(beat, count)
+        newest = int(self.state.times.max(initial=0))
+        if (ticks := self._ledger.ticks) is not None:
+            newest = max(newest, await ticks.last_timestamp())
+        return None if past is None else past.after(newest)
+
+    def _polls_wanted(self) -> int:
+        ahead = self._clock.polls_ahead
+        until = self._pace.until_poll
+        return ahead if until is None else min(ahead, until - self._cursor.polls)
+
+    async def _reload(self) -> None:
+        """Memory follows the file: after a block that was not written, the accounts are what the ledger says."""
+        stored = await self._ledger.accounts.load()
+        for name, account in self.state.accounts.items():
+            account.restore(stored[name])
+
+    async def _back_off(self, error: Exception) -> bool:
+        if not self._failures:
+            self._failing_since = self._clock.monotonic()
+        self._failures += 1
+        delay = min(BACKOFF_MAX_S, self._pace.interval_ms / 1000 * 2 ** min(self._failures, 16))
+        # Spread over [0.5, 1) of the delay, so that many daemons do not come back in step.
+        seed = blake2b(f"{self.state.symbols}{self._failing_since}{self._failures}".encode(), digest_size=2).digest()
+        delay *= 0.5 + int.from_bytes(seed) / 131072
+        self._observer.feed_failed(error, delay)
+        return await self._clock.sleep(delay)
+
+    def _recovered(self) -> None:
+        if self._failures:
+            self._observer.feed_recovered(self._clock.monotonic() - self._failing_since, self._failures)
+            self._failures = 0
+
+    def _report(self, outcomes: list[tuple[Signal, dict[str, Any] | str]]) -> None:
+        # It is in the ledger; whoever fails to hear of it cannot take it back or stop what follows.
+        with suppress(Exception):
+            self._tell(outcomes)
+
+    def _tell(self, outcomes: list[tuple[Signal, dict[str, Any] | str]]) -> None:
+        self._observer.stepped(LoopStatus(self))
+        for signal, outcome in outcomes:
+            if isinstance(outcome, str):
+                self._observer.refused(signal, outcome)
+            else:
+                self._observer.filled(signal, outcome)
+
+
+class LoopStatus:
+    """A view of the loop for those who watch it."""
+
+    __slots__ = ("_clock", "_cursor", "_database", "_state")
+
+    def __init__(self, loop: TradingLoop) -> None:
+        self._cursor, self._database, self._state = loop._cursor, loop._database, loop.state
+        self._clock = loop._clock
+
+    @property
+    def polls(self) -> int:
+        return self._cursor.polls
+
+    @property
+    def ticks(self) -> int:
+        return self._cursor.ticks
+
+    @property
+    def signals(self) -> int:
+        return self._cursor.signals
+
+    @property
+    def trades(self) -> int:
+        return self._cursor.trades
+
+    @property
+    def timestamp(self) -> int:
+        return self._cursor.timestamp
+
+    @property
+    def digest(self) -> str:
+        return self._database.digest
+
+    def clock_events(self) -> dict[str, int]:
+        return {"missed_beats": self._clock.missed_beats, "clock_steps": self._clock.steps}
+
+    def equity(self) -> dict[str, float]:
+        prices = self._state.last_prices
+        return {name: account.equity(prices) for name, account in self._state.accounts.items()}

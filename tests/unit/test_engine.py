@@ -1,0 +1,456 @@
+"""Decisions: the same whatever the size of the blocks, and the same as a person with a pencil would make."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, localcontext
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot.domain import MONEY, Account, Bars, Block, FloatArray, Market, OrderSide, Position, Signal
+from bot.engine import (
+    BELOW_MIN_AMOUNT,
+    BELOW_MIN_COST,
+    INVALID_TARGET,
+    NO_CHANGE,
+    NO_EQUITY,
+    Decision,
+    Engine,
+    LoopState,
+    OrderRequest,
+    Plan,
+    Sizing,
+    SizingKind,
+)
+from bot.ports import Strategy
+from bot.strategies import build
+
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT")
+START_MS = 1_735_689_600_000
+POLLS = 90
+UNIT = Sizing(SizingKind.QUANTITY, Decimal(1))
+examples = settings(derandomize=True, deadline=None, max_examples=40)
+
+
+def market(symbol: str, **limits: Decimal) -> Market:
+    return Market(symbol, Decimal("0.01"), **limits)
+
+
+MARKETS = {symbol: market(symbol) for symbol in SYMBOLS}
+
+
+class Momentum:
+    """Of the kind that users write: one symbol at a time, nothing about batches."""
+
+    name, lookback = "momentum", 4
+
+    def targets(self, bars: Bars) -> FloatArray:
+        found = np.full(len(bars), np.nan)
+        change = bars.close[3:] - bars.close[:-3]
+        found[3:] = np.where(change > 0.02, 1.0, np.where(change < -0.02, -1.0, np.nan))
+        return found
+
+
+class Wild:
+    """Answers nonsense as a pure function of the last price."""
+
+    name, lookback = "wild", 1
+    answers = np.array([0.0, 1.0, -1.0, 0.5, np.nan, 1.5, np.inf, -np.inf, -0.0, np.nan, -7.0])
+
+    def targets(self, bars: Bars) -> FloatArray:
+        return self.answers[np.rint(bars.close * 100).astype(np.int64) % len(self.answers)]
+
+
+class Fussy:
+    """Raises on any price that ends in 3, anywhere in what it is shown."""
+
+    name, lookback = "fussy", 3
+
+    def targets(self, bars: Bars) -> FloatArray:
+        cents = np.rint(bars.close * 100).astype(np.int64)
+        if (cents % 10 == 3).any():
+            raise RuntimeError("a three")
+        found = np.full(len(bars), np.nan)
+        found[2:] = cents[2:] % 2
+        return found
+
+
+class Misshapen:
+    """Answers with one value too few."""
+
+    name, lookback = "misshapen", 2
+
+    def targets(self, bars: Bars) -> FloatArray:
+        return np.ones(len(bars) - 1)
+
+
+def tape(seed: int, *, polls: int = POLLS, gaps: float = 0.0, symbols: tuple[str, ...] = SYMBOLS) -> Block:
+    rng = np.random.default_rng(seed)
+    last = np.round(100 + np.cumsum(rng.integers(-4, 5, (len(symbols), polls)), axis=1) / 100, 2)
+    last[rng.random(last.shape) < gaps] = np.nan
+    timestamp = START_MS + np.arange(polls, dtype=np.int64) * 1000
+    return Block(symbols, timestamp, np.round(last - 0.01, 2), np.round(last + 0.01, 2), last)
+
+
+def part(block: Block, start: int, end: int, warmup: int = 0) -> Block:
+    bid, ask, last = (column[:, start:end] for column in (block.bid, block.ask, block.last))
+    return Block(block.symbols, block.timestamp[start:end], bid, ask, last, warmup)
+
+
+def plans(*strategies: Strategy) -> list[Plan]:
+    return [Plan(strategy, f"{number}-{strategy.name}", UNIT) for number, strategy in enumerate(strategies)]
+
+
+def everybody() -> list[Plan]:
+    return plans(
+        build("sma_cross", fast=2, slow=5),
+        build("sma_cross", fast=1, slow=9, short=True),
+        build("donchian_breakout"),
+        build("buy_and_hold"),
+        Momentum(),
+        Wild(),
+        Fussy(),
+        Misshapen(),
+    )
+
+
+def parts(block: Block, cuts: Sequence[int]) -> Iterator[Block]:
+    edges = sorted({0, len(block), *(cut % len(block) for cut in cuts)})
+    for start, end in pairwise(edges):
+        yield part(block, start, end)
+
+
+def decided(asked: Sequence[Plan], blocks: Iterator[Block] | Sequence[Block]) -> tuple[list[Signal], LoopState]:
+    engine, state = Engine(asked, MARKETS), None
+    signals: list[Signal] = []
+    polls = 0
+    for block in blocks:
+        if state is None:
+            state = LoopState.empty(block.symbols, asked, {})
+        decision = engine.decide(state, block, polls + 1, len(signals) + 1)
+        signals += decision.signals
+        polls += block.polls
+        state.advance(decision)
+    assert state is not None
+    return signals, state
+
+
+def by_hand(asked: Sequence[Plan], block: Block, warmup: int = 0) -> list[tuple[object, ...]]:
+    """Poll by poll, plan by plan, symbol by symbol: a list of prices for each, and the strategy asked of its end."""
+    prices: dict[str, list[float]] = {symbol: [] for symbol in block.symbols}
+    times: dict[str, list[int]] = {symbol: [] for symbol in block.symbols}
+    targets: dict[tuple[str, str], float] = {}
+    rows: list[tuple[object, ...]] = []
+    for column in range(len(block)):
+        fresh = [row for row in range(len(block.symbols)) if not np.isnan(block.last[row, column])]
+        for row in fresh:
+            prices[block.symbols[row]].append(float(block.last[row, column]))
+            times[block.symbols[row]].append(int(block.timestamp[column]))
+        for plan in asked if column >= warmup else ():
+            lookback = plan.strategy.lookback
+            for row in fresh:
+                symbol = block.symbols[row]
+                if len(prices[symbol]) < lookback:
+                    continue
+                window = Bars.from_ticks(np.array(times[symbol][-lookback:]), np.array(prices[symbol][-lookback:]))
+                try:
+                    answer = np.asarray(plan.strategy.targets(window))
+                except RuntimeError:
+                    continue
+                target = float(answer[-1])
+                if len(answer) != lookback or np.isnan(target) or target == targets.get((plan.account, symbol), 0.0):
+                    continue
+                targets[plan.account, symbol] = target
+                quote = (float(block.bid[row, column]), float(block.ask[row, column]))
+                time = int(block.timestamp[column])
+                rows.append((len(rows) + 1, column - warmup + 1, time, plan.account, symbol, target, *quote))
+    return rows
+
+
+def assert_same_state(one: LoopState, other: LoopState) -> None:
+    known = ~np.isnan(one.prices)
+    assert np.array_equal(one.prices, other.prices, equal_nan=True)
+    assert np.array_equal(one.times[known], other.times[known])
+    assert np.array_equal(one.targets, other.targets)
+    assert one.last_prices == other.last_prices
+
+
+class TestBlocks:
+    @examples
+    @given(
+        seed=st.integers(0, 10_000), gaps=st.sampled_from([0.0, 0.1, 0.6, 0.95]), cuts=st.lists(st.integers(1, POLLS))
+    )
+    def test_signals_do_not_depend_on_them(self, seed: int, gaps: float, cuts: list[int]) -> None:
+        block = tape(seed, gaps=gaps)
+        signals, state = decided(everybody(), [block])
+        assert [tuple(signal) for signal in signals] == by_hand(everybody(), block)
+        again, state_again = decided(everybody(), parts(block, cuts))
+        assert again == signals
+        assert_same_state(state_again, state)
+
+    @pytest.mark.parametrize("gaps", [0.0, 0.4])
+    def test_one_poll_at_a_time(self, gaps: float) -> None:
+        block = tape(17, gaps=gaps)
+        signals, state = decided(everybody(), [block])
+        again, state_again = decided(everybody(), parts(block, range(POLLS)))
+        assert len(signals) > 100
+        assert again == signals
+        assert_same_state(state_again, state)
+
+    @examples
+    @given(seed=st.integers(0, 10_000), warmup=st.integers(1, 40), gaps=st.sampled_from([0.0, 0.3]))
+    def test_history_fills_windows_and_is_not_traded_on(self, seed: int, warmup: int, gaps: float) -> None:
+        block = tape(seed, gaps=gaps)
+        expected = by_hand(everybody(), block, warmup)
+        whole = part(block, 0, POLLS, warmup)
+        assert [tuple(signal) for signal in decided(everybody(), [whole])[0]] == expected
+        cut = [part(block, 0, warmup + 1, warmup), part(block, warmup + 1, POLLS)]
+        assert [tuple(signal) for signal in decided(everybody(), cut)[0]] == expected
+
+    def test_deciding_changes_nothing(self) -> None:
+        block = tape(5, gaps=0.2)
+        asked = everybody()
+        engine, state = Engine(asked, MARKETS), LoopState.empty(SYMBOLS, asked, {})
+        state.advance(engine.decide(state, part(block, 0, 30), 1, 1))
+        before = LoopState(
+            SYMBOLS, {}, state.times.copy(), state.prices.copy(), state.targets.copy(), dict(state.last_prices)
+        )
+        decisions = [engine.decide(state, part(block, 30, 60), 31, 8) for _ in range(2)]
+        assert decisions[0].signals == decisions[1].signals
+        assert_same_state(state, before)
+
+    def test_ids_and_polls_are_counted_on(self) -> None:
+        block = tape(5)
+        asked = everybody()
+        engine, state = Engine(asked, MARKETS), LoopState.empty(SYMBOLS, asked, {})
+        decision = engine.decide(state, block, first_poll=1001, first_signal=501)
+        assert [signal.id for signal in decision.signals] == list(range(501, 501 + len(decision.signals)))
+        assert all(signal.timestamp == START_MS + (signal.poll - 1001) * 1000 for signal in decision.signals)
+        order = [(signal.poll, int(signal.account[0])) for signal in decision.signals]
+        assert order == sorted(order)
+
+    @pytest.mark.parametrize("polls", [1, 7])
+    def test_a_target_below_zero_by_its_sign_only_is_flat(self, polls: int) -> None:
+        """The file knows no -0.0, so a digest over it would not be that of what is read back."""
+
+        class Negative:
+            name, lookback = "negative", 1
+
+            def targets(self, bars: Bars) -> FloatArray:
+                answer: FloatArray = -np.sign(np.rint(bars.close * 100) % 3)
+                return answer
+
+        block = tape(3, polls=40)
+        parts = [part(block, first, min(first + polls, 40)) for first in range(0, 40, polls)]
+        signals, _ = decided(plans(Negative()), parts)
+        flat = [signal.target for signal in signals if signal.target == 0]
+        assert flat
+        assert not np.signbit(flat).any()
+
+    def test_one_symbol_and_one_poll(self) -> None:
+        block = tape(1, polls=1, symbols=SYMBOLS[:1])
+        (signal,) = decided(plans(build("buy_and_hold")), [block])[0]
+        assert signal == (1, 1, START_MS, "0-buy_and_hold", "BTC/USDT", 1.0, block.bid[0, 0], block.ask[0, 0])
+
+
+class TestOtherPeoplesCode:
+    def test_a_strategy_that_raises_is_heard_of_and_holds_only_there(self) -> None:
+        heard: list[Exception | SystemExit] = []
+        asked = [Plan(Fussy(), "fussy", UNIT, heard.append)]
+        block = tape(8)
+        signals, _ = decided(asked, [block])
+        assert [tuple(signal) for signal in signals] == by_hand(asked, block)
+        assert signals
+        bad = np.rint(block.last * 100).astype(np.int64) % 10 == 3
+        windows = np.lib.stride_tricks.sliding_window_view(bad, 3, axis=1).any(axis=2)
+        assert len(heard) == np.count_nonzero(windows)
+        assert {str(error) for error in heard} == {"a three"}
+
+    @pytest.mark.parametrize("how", ["raises", "exits", "misshapen"])
+    def test_one_that_answers_in_batches_is_no_safer(self, how: str) -> None:
+        class Batch:
+            name, lookback, batch = "batch", 1, True
+
+            def targets(self, bars: Bars) -> FloatArray:
+                if how == "raises":
+                    raise RuntimeError("no")
+                if how == "exits":
+                    sys.exit(3)
+                return np.zeros(3)
+
+        heard: list[Exception | SystemExit] = []
+        signals, _ = decided([Plan(Batch(), "batch", UNIT, heard.append)], [tape(8, polls=5)])
+        assert signals == []
+        assert len(heard) == 5 * len(SYMBOLS)
+
+    def test_an_answer_of_another_length_is_an_error(self) -> None:
+        heard: list[Exception | SystemExit] = []
+        signals, _ = decided([Plan(Misshapen(), "misshapen", UNIT, heard.append)], [tape(8, polls=5)])
+        assert signals == []
+        assert len(heard) == 4 * len(SYMBOLS)
+        assert isinstance(heard[0], ValueError)
+
+    def test_one_that_fails_does_not_touch_the_others(self) -> None:
+        block = tape(8, gaps=0.2)
+        alone, _ = decided(plans(Momentum()), [block])
+        beside, _ = decided([*plans(Momentum()), *plans(Fussy(), Misshapen())[1:]], [block])
+        told = [signal[1:] for signal in beside if signal.account == "0-momentum"]
+        assert told == [signal[1:] for signal in alone]
+
+    def test_one_that_writes_into_its_bars_does_not_touch_the_others(self) -> None:
+        class Vandal:
+            name, lookback = "vandal", 3
+
+            def targets(self, bars: Bars) -> FloatArray:
+                closes = bars.close
+                closes -= closes.mean()
+                return np.full(len(bars), np.nan)
+
+        block = tape(8)
+        alone, state = decided(plans(Momentum()), parts(block, [10, 40]))
+        vandal = Plan(Vandal(), "vandal", UNIT)
+        beside, state_beside = decided([vandal, *plans(Momentum())], parts(block, [10, 40]))
+        assert [signal[1:] for signal in beside] == [signal[1:] for signal in alone]
+        assert np.array_equal(state_beside.prices, state.prices)
+        assert state_beside.last_prices == state.last_prices
+
+    def test_bars_have_their_own_times(self) -> None:
+        """A strategy of somebody else's that answers in batches may look at the time too."""
+
+        class Hourly:
+            name, lookback, batch = "hourly", 1, True
+
+            def targets(self, bars: Bars) -> FloatArray:
+                return np.broadcast_to((bars.timestamp // 1000) % 2, bars.close.shape).astype(np.float64)
+
+        block = tape(8, polls=12)
+        for column in (block.last, block.bid, block.ask):
+            column[0, ::2] = column[1, 1::2] = np.nan
+        signals, _ = decided(plans(Hourly()), [block])
+        assert [tuple(signal) for signal in signals] == by_hand(plans(Hourly()), block)
+
+
+class TestEdges:
+    """An edge is asked once."""
+
+    @staticmethod
+    def signals_of(*answers: float) -> list[float]:
+        class Script:
+            name, lookback = "script", 1
+
+            def targets(self, bars: Bars) -> FloatArray:
+                return np.array(answers)[(bars.timestamp - START_MS) // 1000]
+
+        block = tape(1, polls=len(answers), symbols=SYMBOLS[:1])
+        whole, _ = decided(plans(Script()), [block])
+        single, _ = decided(plans(Script()), parts(block, range(len(answers))))
+        assert whole == single
+        return [signal.target for signal in whole]
+
+    def test_no_signal_for_what_stays(self) -> None:
+        assert self.signals_of(0, 1, 1, 1, 0, 0, -1, -1) == [1, 0, -1]
+
+    def test_nan_holds(self) -> None:
+        nan = float("nan")
+        assert self.signals_of(nan, 1, nan, 1, nan, nan, 0, nan, 0) == [1, 0]
+
+    def test_minus_zero_is_zero(self) -> None:
+        assert self.signals_of(-0.0, 1, -0.0, 0.0) == [1, 0]
+
+    def test_an_impossible_target_is_asked_once_too(self) -> None:
+        infinite = float("inf")
+        assert self.signals_of(1.5, 1.5, 1, infinite, infinite, -infinite) == [1.5, 1, infinite, -infinite]
+
+
+class TestOrders:
+    @staticmethod
+    def order(
+        target: float,
+        sizing: Sizing = UNIT,
+        *,
+        held: str = "0",
+        cash: str = "1000",
+        limits: Market | None = None,
+        prices: Sequence[float] = (99.99, 100.01, 100.0),
+    ) -> OrderRequest | str:
+        bid, ask, last = (np.array([[price]]) for price in prices)
+        block = Block(("BTC/USDT",), np.array([START_MS]), bid, ask, last)
+        asked = [Plan(build("buy_and_hold"), "main", sizing)]
+        account = Account(
+            "main", "USDT", Decimal(1000), Decimal(cash), {"BTC/USDT": Position("BTC/USDT", Decimal(held))}
+        )
+        engine = Engine(asked, {"BTC/USDT": limits or market("BTC/USDT", amount_step=Decimal("0.001"))})
+        state = LoopState.empty(block.symbols, asked, {"main": account})
+        decision: Decision = engine.decide(state, block, 1, 1)
+        signal = Signal(1, 1, START_MS, "main", "BTC/USDT", target, *prices[:2])
+        with localcontext(MONEY):
+            return engine.order_for(signal, account, decision.marks)
+
+    @pytest.mark.parametrize(
+        ("target", "held", "expected"),
+        [
+            (1.0, "0", (OrderSide.BUY, "1")),
+            (-1.0, "0", (OrderSide.SELL, "1")),
+            (-1.0, "1", (OrderSide.SELL, "2")),
+            (0.5, "0", (OrderSide.BUY, "0.5")),
+            (0.25, "0.5", (OrderSide.SELL, "0.25")),
+            (0.0, "0.123456", (OrderSide.SELL, "0.123456")),
+            (0.0, "-2", (OrderSide.BUY, "2")),
+            (-0.0, "1", (OrderSide.SELL, "1")),
+            (1 / 3, "0", (OrderSide.BUY, "0.333")),
+            (-1 / 3, "0", (OrderSide.SELL, "0.333")),
+        ],
+    )
+    def test_the_difference_to_what_is_held(self, target: float, held: str, expected: tuple[OrderSide, str]) -> None:
+        assert self.order(target, held=held) == (expected[0], Decimal(expected[1]))
+
+    def test_so_much_of_the_quote_currency(self) -> None:
+        size = Sizing(SizingKind.QUOTE_AMOUNT, Decimal(500))
+        assert self.order(1.0, size) == (OrderSide.BUY, Decimal("4.999"))  # 500 / 100.01, in steps of 0.001
+        assert self.order(-1.0, size) == (OrderSide.SELL, Decimal("5.000"))  # 500 / 99.99
+        assert self.order(0.5, size) == (OrderSide.BUY, Decimal("2.499"))
+
+    def test_a_part_of_the_equity(self) -> None:
+        size = Sizing(SizingKind.EQUITY_FRACTION, Decimal("0.5"))
+        assert self.order(1.0, size) == (OrderSide.BUY, Decimal("4.999"))
+        # 400 in cash and 6 at 100: 500 of an equity of 1000 is less than what is held.
+        assert self.order(1.0, size, held="6", cash="400") == (OrderSide.SELL, Decimal("1.001"))
+
+    def test_refusals(self) -> None:
+        step = Decimal("0.001")
+        assert self.order(1.0, held="1") == NO_CHANGE
+        assert self.order(0.0) == NO_CHANGE
+        assert self.order(1.0, held="0.9991") == NO_CHANGE
+        assert self.order(0.0001) == BELOW_MIN_AMOUNT
+        small = market("BTC/USDT", amount_step=step, min_amount=Decimal(2))
+        assert self.order(1.0, limits=small) == BELOW_MIN_AMOUNT
+        assert self.order(-1.0, held="1", limits=small) == (OrderSide.SELL, Decimal(2))
+        cheap = market("BTC/USDT", amount_step=step, min_cost=Decimal(100))
+        assert self.order(1.0, limits=cheap) == BELOW_MIN_COST  # 1 at a bid of 99.99
+        assert self.order(1.0, Sizing(SizingKind.QUANTITY, Decimal("1.01")), limits=cheap) == (
+            OrderSide.BUY,
+            Decimal("1.01"),
+        )
+        size = Sizing(SizingKind.EQUITY_FRACTION, Decimal(1))
+        assert self.order(1.0, size, cash="0") == NO_EQUITY
+        assert self.order(1.0, size, held="-20", cash="1500") == NO_EQUITY
+
+    @pytest.mark.parametrize("target", [1.0000001, -1.5, float("inf"), float("-inf"), 1e300])
+    @pytest.mark.parametrize("kind", list(SizingKind))
+    def test_targets_out_of_range(self, target: float, kind: SizingKind) -> None:
+        assert self.order(target, Sizing(kind, Decimal(1))) == INVALID_TARGET
+
+    @pytest.mark.parametrize("kind", list(SizingKind))
+    @pytest.mark.parametrize("target", [5e-324, -5e-324, 1e-12])
+    def test_a_target_next_to_nothing(self, target: float, kind: SizingKind) -> None:
+        assert self.order(target, Sizing(kind, Decimal(1))) == BELOW_MIN_AMOUNT
+        assert self.order(target, Sizing(kind, Decimal(1)), held="0.0001") == NO_CHANGE
+
+    def test_flat_is_reached_without_a_price_for_what_else_is_held(self) -> None:
+        size = Sizing(SizingKind.EQUITY_FRACTION, Decimal(1))
+        assert self.order(0.0, size, held="3", cash="-5000") == (OrderSide.SELL, Decimal(3))
