@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from bot import __version__
 from bot.clock import SystemClock, VirtualClock
-from bot.domain import Account, Market
+from bot.domain import Account, Market, quote_currency
 from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor, Terms
 from bot.feeds import ReplayFeed, SimulatedFeed
@@ -84,13 +84,18 @@ async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Sum
     system = SystemClock()
     monotonic = system.monotonic
     with logging_to(sys.stderr, settings.log.level, settings.log.format, monotonic) as log:
-        heartbeat_s = HEARTBEAT_MAX_SPEED_S if _is_virtual(settings, options) else HEARTBEAT_S
-        journal = Journal(log, monotonic, heartbeat_s, quiet=_is_virtual(settings, options))
+        virtual = options.max_speed or settings.feed.kind == "replay"
+        heartbeat_s = HEARTBEAT_MAX_SPEED_S if virtual else HEARTBEAT_S
+        journal = Journal(log, monotonic, heartbeat_s, quiet=virtual)
         plans = plans_of(settings, journal)
         async with AsyncExitStack() as stack:
             feed = await stack.enter_async_context(_feed(settings))
             database = await stack.enter_async_context(open_database(settings.storage.path))
-            clock = await _clock(settings, options, database, feed)
+            if virtual:
+                clock: Clock = await _virtual_clock(settings, feed)
+            else:
+                _check_clock(system, database)
+                clock = system
             loop = await _loop(settings, options, plans, database, feed, clock, journal)
             runs = RunRepository(database)
             number = await runs.start(system.now_ms(), __version__, recorded_config(settings, feed.markets))
@@ -111,7 +116,7 @@ def plans_of(settings: Settings, journal: Journal | None = None) -> list[Plan]:
     """The configured strategies; raises SettingsError with all that is wrong with their names and parameters."""
     entries = ((number, entry.name, entry.params) for number, entry in enumerate(settings.strategy, start=1))
     strategies, problems = built(entries, settings.strategy_folder)
-    quotes = {Market(symbol, Decimal(1)).quote for symbol in settings.feed.symbols}
+    quotes = {quote_currency(symbol) for symbol in settings.feed.symbols}
     if len(quotes) > 1:
         problems.append(
             f"feed.symbols: an account has one currency, and these are quoted in {', '.join(sorted(quotes))}:"
@@ -181,11 +186,9 @@ async def _loop(
     }
     # What a position costs beyond its price, so that a fraction of 1 can be paid for.
     costs = settings.execution.fee_rate + settings.execution.slippage_bps / 10_000
-    until = options.until_poll
-    if options.polls is not None:
-        until = min(until or options.polls + database.cursor.polls, options.polls + database.cursor.polls)
-    timeout_s = None if _is_virtual(settings, options) else POLL_TIMEOUT_S
-    pace = Pace(settings.feed.poll_interval_ms, timeout_s, until)
+    ends = (options.until_poll, options.polls and database.cursor.polls + options.polls)
+    until = min((end for end in ends if end is not None), default=None)
+    pace = Pace(settings.feed.poll_interval_ms, POLL_TIMEOUT_S if clock.waits else None, until)
     ledger = Ledger(database, signals, accounts, ticks)
     return TradingLoop(feed, Engine(plans, feed.markets, costs), executors, state, ledger, clock, pace, journal)
 
@@ -194,10 +197,6 @@ def decimals_of(market: Market) -> int:
     """How many decimals a market's prices have."""
     exponent = market.price_step.normalize().as_tuple().exponent
     return max(0, -exponent) if isinstance(exponent, int) else 0
-
-
-def _is_virtual(settings: Settings, options: RunOptions) -> bool:
-    return options.max_speed or settings.feed.kind == "replay"
 
 
 @asynccontextmanager
@@ -234,15 +233,15 @@ def _same_file(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-async def _clock(settings: Settings, options: RunOptions, database: Database, feed: PriceFeed) -> Clock:
-    if not _is_virtual(settings, options):
-        clock = SystemClock()
-        if database.cursor.timestamp > clock.now_ms() + CLOCK_TOLERANCE_MS:
-            raise LedgerAhead(
-                f"{database.path} ends in the future of this machine's clock: the clock is not set yet, or the ledger"
-                " was written with --max-speed and another storage.path is needed"
-            )
-        return clock
+def _check_clock(clock: Clock, database: Database) -> None:
+    if database.cursor.timestamp > clock.now_ms() + CLOCK_TOLERANCE_MS:
+        raise LedgerAhead(
+            f"{database.path} ends in the future of this machine's clock: the clock is not set yet, or the ledger"
+            " was written with --max-speed and another storage.path is needed"
+        )
+
+
+async def _virtual_clock(settings: Settings, feed: PriceFeed) -> VirtualClock:
     start_ms = await feed.first_ms() if isinstance(feed, ReplayFeed) else settings.feed.simulated.start_ms
     return VirtualClock(start_ms, max(1, BLOCK_TICKS // len(feed.symbols)))
 

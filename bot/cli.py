@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 2
 EXIT_CONFIGURATION = 78
-VERBS = ("run", "status", "trades", "signals", "why", "config")
 T = TypeVar("T")
 
 application = typer.Typer(

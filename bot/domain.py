@@ -171,26 +171,30 @@ class Block:
         """How many prices it holds, history included."""
         return int(np.count_nonzero(self.last == self.last))
 
+    def columns(self, chosen: slice | npt.NDArray[np.bool_], warmup: int = 0) -> Block:
+        """Some of its columns, of which the first ``warmup`` are history."""
+        prices = self.bid[:, chosen], self.ask[:, chosen], self.last[:, chosen]
+        return Block(self.symbols, self.timestamp[chosen], *prices, warmup)
+
     def after(self, timestamp: int) -> Block | None:
         """The columns later than a moment; None if there are none."""
         first = int(np.searchsorted(self.timestamp, timestamp, side="right"))
         if first == len(self):
             return None
-        rest = slice(first, None)
-        warmup = max(0, self.warmup - first)
-        return Block(
-            self.symbols, self.timestamp[rest], self.bid[:, rest], self.ask[:, rest], self.last[:, rest], warmup
-        )
+        return self.columns(slice(first, None), warmup=max(0, self.warmup - first))
 
     def without_gaps(self) -> Block:
         """Without the columns in which no symbol has a price."""
         seen = (self.last == self.last).any(axis=0)
         if seen.all():
             return self
-        warmup = int(np.count_nonzero(seen[: self.warmup]))
-        return Block(
-            self.symbols, self.timestamp[seen], self.bid[:, seen], self.ask[:, seen], self.last[:, seen], warmup
-        )
+        return self.columns(seen, warmup=int(np.count_nonzero(seen[: self.warmup])))
+
+
+@lru_cache(maxsize=4096)
+def quote_currency(symbol: str) -> str:
+    """What a symbol is priced in: USDT for BTC/USDT and for BTC/USDT:USDT."""
+    return symbol.partition("/")[2].partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,7 @@ class Market:
 
     @property
     def quote(self) -> str:
-        return self.symbol.partition("/")[2].partition(":")[0]
+        return quote_currency(self.symbol)
 
 
 class Signal(NamedTuple):

@@ -101,7 +101,10 @@ class Decision:
 
 @dataclass(slots=True)
 class Marks:
-    """The last known price of every symbol at each poll of a block, worked out when first asked for."""
+    """The last known price of every symbol at each poll of a block, worked out when first asked for.
+
+    ``before`` is what was known before the block: the state's own prices, so ask before the state has advanced.
+    """
 
     block: Block
     before: Mapping[str, float]
@@ -149,29 +152,25 @@ class Engine:
 
     def decide(self, state: LoopState, block: Block, first_poll: int, first_signal: int) -> Decision:
         """The signals of a block whose first poll (after its history) is ``first_poll``."""
-        count, width = len(block), state.prices.shape[1]
+        count = len(block)
         targets = np.full((len(self.plans), *block.last.shape), np.nan)
         times, prices = np.empty_like(state.times), np.empty_like(state.prices)
-        last_prices: dict[str, float] = {}
+        newest = np.full(len(block.symbols), np.nan)
         for rows, seen in _groups(block):
             window = _Window.joined(state, block, rows, seen)
             for number, plan in enumerate(self.plans):
                 found = _targets(plan, window)
                 targets[number, rows, :] = found if seen is None else _scattered(found, seen, count)
-            times[rows], prices[rows] = (
-                window.times[:, -width:] if width else 0,
-                window.prices[:, -width:] if width else 0,
-            )
+            # What is kept for the next block; counted from the front, since a width of 0 has no end to count from.
+            times[rows], prices[rows] = window.times[:, window.fresh :], window.prices[:, window.fresh :]
             if window.fresh:
-                names = (
-                    block.symbols
-                    if seen is None
-                    else [block.symbols[row] for row in np.arange(len(block.symbols))[rows]]
-                )
-                last_prices.update(zip(names, window.prices[:, -1].tolist(), strict=True))
+                newest[rows] = window.prices[:, -1]
         changes, final = _changes(targets[:, :, block.warmup :], state.targets)
         signals = self._signals(block, changes, first_poll, first_signal)
-        marks = Marks(block, dict(state.last_prices), first_poll)
+        last_prices = {
+            name: price for name, price in zip(block.symbols, newest.tolist(), strict=True) if price == price
+        }
+        marks = Marks(block, state.last_prices, first_poll)
         return Decision(signals, times, prices, final, last_prices, marks, block.polls)
 
     def _signals(self, block: Block, changes: _Changes, first_poll: int, first_signal: int) -> list[Signal]:

@@ -240,12 +240,12 @@ class TradingLoop:
         # Spread over [0.5, 1) of the delay, so that many daemons do not come back in step.
         seed = blake2b(f"{self.state.symbols}{self._failing_since}{self._failures}".encode(), digest_size=2).digest()
         delay *= 0.5 + int.from_bytes(seed) / 131072
-        self._observer.feed_failed(error, delay)
+        self._observer.interrupted(error, delay)
         return await self._clock.sleep(delay)
 
     def _recovered(self) -> None:
         if self._failures:
-            self._observer.feed_recovered(self._clock.monotonic() - self._failing_since, self._failures)
+            self._observer.resumed(self._clock.monotonic() - self._failing_since, self._failures)
             self._failures = 0
 
     def _report(self, outcomes: list[tuple[Signal, dict[str, Any] | str]]) -> None:

@@ -28,6 +28,7 @@ from bot.domain import (
     Signal,
     iso8601,
     plain,
+    quote_currency,
     to_decimal,
 )
 from bot.execution.fills import simulated_price, touch_price
@@ -157,7 +158,7 @@ class MockExecutor:
         pnl = self._book(symbol, side, amount, price, cost, fee)
         head = self._numbered(symbol, side, price, signal) if signal is None or self._alone else (*signal, None)
         identity = order_id(head[0])
-        currency = self._account.currency or _quote_currency(symbol)
+        currency = self._account.currency or quote_currency(symbol)
         is_limit = order_type is OrderType.LIMIT
         row = (
             *head,
@@ -277,11 +278,6 @@ def _check_symbol(symbol: str) -> None:
 def _is_symbol(symbol: str) -> bool:
     base, slash, quote = symbol.partition("/")
     return bool(base and slash and quote) and symbol.isprintable() and not any(map(str.isspace, symbol))
-
-
-@lru_cache(maxsize=4096)
-def _quote_currency(symbol: str) -> str:
-    return symbol.partition("/")[2].partition(":")[0]
 
 
 def _positive(name: str, value: float | Decimal) -> Decimal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -84,7 +83,7 @@ class ArrayFeed:
     async def history(self, before_ms: int, count: int) -> Block | None:
         end = int(np.searchsorted(self._block.timestamp, before_ms))
         start = max(0, end - count)
-        return replace(self._slice(start, end), warmup=end - start) if end > start else None
+        return self._block.columns(slice(start, end), warmup=end - start) if end > start else None
 
     async def poll(self, beat_ms: int, polls: int) -> Block | None:
         start = self._next
@@ -96,17 +95,7 @@ class ArrayFeed:
         if end <= start:
             return None
         self._next = end
-        return self._slice(start, end)
-
-    def _slice(self, start: int, end: int) -> Block:
-        block = self._block
-        return Block(
-            block.symbols,
-            block.timestamp[start:end],
-            block.bid[:, start:end],
-            block.ask[:, start:end],
-            block.last[:, start:end],
-        )
+        return self._block.columns(slice(start, end))
 
     async def close(self) -> None:
         """Nothing is held open."""

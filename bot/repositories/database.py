@@ -91,11 +91,25 @@ class Database:
 
         await self._run(work)
 
+    async def insert(self, insert: Insert, values: list[Any]) -> None:
+        """Rows that stand for themselves, outside any block."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            with _transaction(connection):
+                insert.execute(connection, values)
+
+        await self._run(work)
+
     async def commit(self) -> None:
         """Writes what waits as one transaction; on an error nothing is written and nothing waits any more."""
+        try:
+            await self._write_waiting()
+        finally:
+            self.discard()
+
+    async def _write_waiting(self) -> None:
         if _file_at(self.path) != self._file:
             # SQLite would go on writing into a file that has no name any more, and call it success.
-            self.discard()
             raise LedgerError(f"{self.path} was removed or replaced while it was in use")
         digest = self._digest
         batches = [(insert, values) for insert, values in self._buffers.items() if values]
@@ -129,7 +143,6 @@ class Database:
             if written:
                 self._committed = self.cursor.values()
                 self._digest = digest
-            self.discard()
 
     def discard(self) -> None:
         """Forgets what waits; the cursor is again where the file is."""
@@ -154,10 +167,11 @@ class Database:
             self._owner = asyncio.current_task()
             try:
                 yield
-                await self.commit()
             except BaseException:
                 self.discard()
                 raise
+            else:
+                await self.commit()
             finally:
                 self._owner = None
 
@@ -181,9 +195,6 @@ class Database:
         call: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._connection._tx.put_nowait((call, work))
         return call
-
-    async def close(self) -> None:
-        await self._connection.close()
 
 
 _WRITE_CURSOR = f"UPDATE cursor SET {', '.join(f'{name} = ?' for name in Cursor.__slots__)}, digest = ?, seed = ?"  # noqa: S608

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from bot.repositories.database import Database, Row
 
-COLUMNS = ("id", "signal_id", "account", "symbol", "side", "type", "quantity", "price", "status", "timestamp")
-
 
 class OrderRepository:
     """Reads orders; each is written with its trade."""

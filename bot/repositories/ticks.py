@@ -13,6 +13,7 @@ from bot.repositories.database import Database, Row
 from bot.repositories.insert import Insert
 
 _INSERT = Insert("INSERT INTO ticks VALUES", 7)
+_INSERT_SYMBOLS = Insert("INSERT INTO symbols (symbol, decimals) VALUES", 2)
 _SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup FROM ticks"
 PRICE_DECIMALS_MAX = 15
 
@@ -27,14 +28,18 @@ class TickRepository:
 
     async def register(self, decimals: Mapping[str, int]) -> None:
         """Gives every symbol an id on the tape, at no fewer than the given decimals."""
-        for symbol, places in decimals.items():
-            query = "SELECT id, decimals FROM symbols WHERE symbol = ? ORDER BY decimals DESC LIMIT 1"
-            found = await self._database.fetch(query, (symbol,))
-            if not found or found[0][1] < places:
-                insert = "INSERT INTO symbols (symbol, decimals) VALUES (?, ?)"
-                await self._database.write(insert, (symbol, places))
-                found = await self._database.fetch(query, (symbol,))
-            self._scales[symbol] = found[0]
+        finest = await self._finest()
+        wanted = [(symbol, places) for symbol, places in decimals.items() if finest.get(symbol, (0, -1))[1] < places]
+        if wanted:
+            # One commit for all of them: a start with hundreds of symbols must not wait for as many flushes.
+            await self._database.insert(_INSERT_SYMBOLS, list(chain.from_iterable(wanted)))
+            finest = await self._finest()
+        self._scales.update({symbol: finest[symbol] for symbol in decimals})
+
+    async def _finest(self) -> dict[str, tuple[int, int]]:
+        """Symbol -> its newest id on the tape, which is the one with the most decimals, and these."""
+        known = sorted((await self.symbols()).items(), key=lambda entry: entry[1][1])
+        return {symbol: (number, places) for number, (symbol, places) in known}
 
     async def add(self, block: Block, first_poll: int) -> None:
         """Appends a block; its history carries the number of the poll that follows it."""

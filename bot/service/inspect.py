@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 from typing import Any
 
@@ -37,8 +36,8 @@ REASONS = {
 
 async def status(database: Database, now_ms: int, stale_after_s: float) -> Document:
     """Accounts with their positions at the last prices, open orders, counts, and how old the data is."""
-    age_s = round(max(0, now_ms - database.cursor.timestamp) / 1000, 3) if database.cursor.polls else None
     cursor = database.cursor
+    age_s = round(max(0, now_ms - cursor.timestamp) / 1000, 3) if cursor.polls else None
     prices = await TickRepository(database).last_prices()
     accounts = await AccountRepository(database).load()
     run = await RunRepository(database).last()
@@ -84,8 +83,8 @@ def _account(account: Account, strategy: str | None, prices: dict[str, float]) -
                 "unrealised_pnl": None if value is None else value - basis,
             }
         )
-    values = [position["value"] for position in positions if position["value"] is not None]
-    equity = math.fsum([float(account.cash), *values]) if len(values) == len(positions) else None
+    unpriced = any(position["price"] is None for position in positions)
+    equity = None if unpriced else account.equity(prices)
     return {
         "account": account.name,
         "strategy": strategy,

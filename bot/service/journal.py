@@ -42,11 +42,11 @@ class Journal:
                 "signal refused", account=signal.account, symbol=signal.symbol, target=signal.target, reason=reason
             )
 
-    def feed_failed(self, error: Exception, retry_s: float) -> None:
+    def interrupted(self, error: Exception, retry_s: float) -> None:
         event = "no prices" if isinstance(error, FeedError) else "cannot write the ledger"
         self._log.warning(event, error=f"{error}", retry_s=round(retry_s, 1))
 
-    def feed_recovered(self, outage_s: float, failures: int) -> None:
+    def resumed(self, outage_s: float, failures: int) -> None:
         self._log.info("trading again", outage_s=round(outage_s, 1), failures=failures)
 
     def strategy_failed(self, strategy: str, error: Exception | SystemExit) -> None:

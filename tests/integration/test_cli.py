@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from bot.cli import VERBS
 from bot.repositories import open_database
 from tests.integration.daemon import Daemon, Result, paperloop, polls_in, settings, together
 
+VERBS = ("run", "status", "trades", "signals", "why", "config")
 READING = (["status"], ["trades"], ["signals"], ["why", "BTC/USDT"])
 STATUS_KEYS = {
     "ledger", "running", "pid", "polls", "ticks", "signals", "orders", "trades", "digest", "last_price_at",

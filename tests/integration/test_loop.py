@@ -26,6 +26,7 @@ from bot.loop import BACKOFF_MAX_S, Ledger, Pace, TradingLoop
 from bot.ports import Clock, FeedError, PriceFeed, Status, Strategy
 from bot.repositories import AccountRepository, SignalRepository, TickRepository, TradeRepository, open_database
 from bot.strategies import build
+from tests.scripted import Momentum, part
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT")
 START_MS = 1_735_689_600_000
@@ -36,16 +37,6 @@ FEES = Terms(Decimal("0.001"), Decimal("2.5"))
 UNIT = Sizing(SizingKind.QUANTITY, Decimal(1))
 TABLES = ("signals", "orders", "trades")
 examples = settings(derandomize=True, deadline=None, max_examples=12)
-
-
-class Momentum:
-    name, lookback = "momentum", 4
-
-    def targets(self, bars: Bars) -> FloatArray:
-        found = np.full(len(bars), np.nan)
-        change = bars.close[3:] - bars.close[:-3]
-        found[3:] = np.where(change > 0.02, 1.0, np.where(change < -0.02, -1.0, np.nan))
-        return found
 
 
 class Fussy:
@@ -95,11 +86,6 @@ def tape(seed: int, *, gaps: float = 0.0, polls: int = POLLS) -> Block:
     return Block(SYMBOLS, timestamp, np.round(last - 0.01, 2), np.round(last + 0.01, 2), last)
 
 
-def part(block: Block, start: int, end: int) -> Block:
-    bid, ask, last = (column[:, start:end] for column in (block.bid, block.ask, block.last))
-    return Block(block.symbols, block.timestamp[start:end], bid, ask, last)
-
-
 def several() -> list[Plan]:
     return [
         Plan(build("sma_cross", fast=2, slow=5), "trend", Sizing(SizingKind.EQUITY_FRACTION, Decimal("0.3"))),
@@ -129,10 +115,10 @@ class Heard:
     def refused(self, signal: Signal, reason: str) -> None:
         self.refused_.append((signal, reason))
 
-    def feed_failed(self, error: Exception, retry_s: float) -> None:
+    def interrupted(self, error: Exception, retry_s: float) -> None:
         self.failures.append((str(error), retry_s))
 
-    def feed_recovered(self, outage_s: float, failures: int) -> None:
+    def resumed(self, outage_s: float, failures: int) -> None:
         self.recoveries.append((outage_s, failures))
 
     def stepped(self, status: Status) -> None:

@@ -29,6 +29,7 @@ from bot.engine import (
 )
 from bot.ports import Strategy
 from bot.strategies import build
+from tests.scripted import Momentum, part
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT")
 START_MS = 1_735_689_600_000
@@ -42,18 +43,6 @@ def market(symbol: str, **limits: Decimal) -> Market:
 
 
 MARKETS = {symbol: market(symbol) for symbol in SYMBOLS}
-
-
-class Momentum:
-    """Of the kind that users write: one symbol at a time, nothing about batches."""
-
-    name, lookback = "momentum", 4
-
-    def targets(self, bars: Bars) -> FloatArray:
-        found = np.full(len(bars), np.nan)
-        change = bars.close[3:] - bars.close[:-3]
-        found[3:] = np.where(change > 0.02, 1.0, np.where(change < -0.02, -1.0, np.nan))
-        return found
 
 
 class Wild:
@@ -95,11 +84,6 @@ def tape(seed: int, *, polls: int = POLLS, gaps: float = 0.0, symbols: tuple[str
     last[rng.random(last.shape) < gaps] = np.nan
     timestamp = START_MS + np.arange(polls, dtype=np.int64) * 1000
     return Block(symbols, timestamp, np.round(last - 0.01, 2), np.round(last + 0.01, 2), last)
-
-
-def part(block: Block, start: int, end: int, warmup: int = 0) -> Block:
-    bid, ask, last = (column[:, start:end] for column in (block.bid, block.ask, block.last))
-    return Block(block.symbols, block.timestamp[start:end], bid, ask, last, warmup)
 
 
 def plans(*strategies: Strategy) -> list[Plan]:

@@ -19,6 +19,7 @@ from bot.domain import Block, Market
 from bot.feeds import ArrayFeed, ReplayFeed, SimulatedFeed
 from bot.ports import PriceFeed
 from bot.repositories import TickRepository, open_database
+from tests.scripted import part
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT")
 MARKETS = {symbol: Market(symbol, Decimal("0.01")) for symbol in SYMBOLS}
@@ -39,11 +40,6 @@ def tape(polls: int = POLLS, *, seed: int = 3, gaps: float = 0.0) -> Block:
     last[missing] = np.nan
     timestamp = START_MS + np.arange(polls, dtype=np.int64) * INTERVAL_MS
     return Block(SYMBOLS, timestamp, np.round(last - 0.01, 2), np.round(last + 0.01, 2), last)
-
-
-def part(block: Block, start: int, end: int, warmup: int = 0) -> Block:
-    bid, ask, last = (column[:, start:end] for column in (block.bid, block.ask, block.last))
-    return Block(block.symbols, block.timestamp[start:end], bid, ask, last, warmup)
 
 
 def assert_same(actual: Block | None, expected: Block) -> None:
