@@ -26,6 +26,7 @@ class Journal:
             return
         self._log.info(
             "trade",
+            id=order["info"]["trade_db_id"],
             account=signal.account,
             side=order["side"],
             symbol=signal.symbol,
@@ -39,7 +40,12 @@ class Journal:
     def refused(self, signal: Signal, reason: str) -> None:
         if not self._quiet:
             self._log.info(
-                "signal refused", account=signal.account, symbol=signal.symbol, target=signal.target, reason=reason
+                "signal refused",
+                id=signal.id,
+                account=signal.account,
+                symbol=signal.symbol,
+                target=signal.target,
+                reason=reason,
             )
 
     def interrupted(self, error: Exception, retry_s: float) -> None:
