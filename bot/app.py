@@ -34,6 +34,7 @@ from bot.repositories import (
     TradeRepository,
     open_database,
 )
+from bot.repositories.connect import Synchronous
 from bot.service.journal import Journal
 from bot.service.logs import logging_to
 from bot.service.stop import StopSignals
@@ -55,6 +56,8 @@ class RunOptions:
     max_speed: bool = False
     polls: int | None = None
     until_poll: int | None = None
+    # Not on the command line: less than FULL is for the proof that FULL is needed.
+    synchronous: Synchronous = "FULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,9 @@ async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Sum
         plans = plans_of(settings, journal)
         async with AsyncExitStack() as stack:
             feed = await stack.enter_async_context(_feed(settings))
-            database = await stack.enter_async_context(open_database(settings.storage.path))
+            database = await stack.enter_async_context(
+                open_database(settings.storage.path, synchronous=options.synchronous)
+            )
             if virtual:
                 clock: Clock = await _virtual_clock(settings, feed)
             else:

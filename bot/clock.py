@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 STEP_NOTICED_S = 1.0
@@ -21,18 +22,17 @@ class SystemClock:
     polls_ahead = 1
     waits = True
 
-    def __init__(self) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """The two clocks, in seconds, are the machine's; a simulation has its own."""
+        self._wall, self.monotonic = wall, monotonic
         self._stop = asyncio.Event()
-        self._offset = time.time() - time.monotonic()
+        self._offset = wall() - monotonic()
         self._last_beat = 0
         self.steps = 0
         self.missed_beats = 0
 
     def now_ms(self) -> int:
-        return int(time.time() * 1000)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
+        return int(self._wall() * 1000)
 
     def stop(self) -> None:
         """Ends every wait, now and later."""
@@ -49,11 +49,11 @@ class SystemClock:
         return self._stop.is_set()
 
     async def next_beat(self, interval_ms: int, after_ms: int) -> int | None:
-        offset = time.time() - time.monotonic()
+        offset = self._wall() - self.monotonic()
         if abs(offset - self._offset) > STEP_NOTICED_S:
             self.steps += 1
             self._offset = offset
-        now_ms = (time.monotonic() + self._offset) * 1000
+        now_ms = (self.monotonic() + self._offset) * 1000
         current = int(now_ms) // interval_ms * interval_ms
         if not self._last_beat and current > after_ms:
             # The first poll is the running beat's: who starts a daemon wants to see a price at once.

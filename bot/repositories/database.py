@@ -10,28 +10,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiosqlite.core import Connection
-
 from bot.domain import Position
-from bot.repositories import decisions
+from bot.repositories import connect, decisions
 from bot.repositories.digest import RunningDigest
-from bot.repositories.errors import ForeignFile, LedgerError, LedgerMissing, LedgerPath, SchemaNewer, translate
+from bot.repositories.errors import LedgerError, translate
 from bot.repositories.insert import Insert
 from bot.repositories.lock import LedgerLock
-
-APPLICATION_ID = 0x50504C50  # "PPLP"
-MIGRATIONS = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
-# Short enough that a stop is not held up by somebody's forgotten transaction; the loop tries again by itself.
-BUSY_TIMEOUT_S = 2.0
-THREAD_STOP_S = 1.0
-SQLITE_NEEDED = (3, 37, 0)
+from bot.repositories.worker import ThreadWorker, Worker
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -56,7 +48,7 @@ class Cursor:
 class Database:
     """Made by ``open_database``. Rows wait in buffers until ``commit``; ``discard`` forgets them."""
 
-    def __init__(self, path: Path, connection: Connection, cursor: Cursor, digest: RunningDigest) -> None:
+    def __init__(self, path: Path, worker: Worker, cursor: Cursor, digest: RunningDigest) -> None:
         self.path = path
         self.cursor = cursor
         self.decisions: list[Any] = []
@@ -66,7 +58,7 @@ class Database:
         self._owner: asyncio.Task[Any] | None = None
         self._committed = cursor.values()
         self._digest = digest
-        self._connection = connection
+        self._worker = worker
         self._file = _file_at(path)
         self._buffers: dict[Insert, list[Any]] = {}
 
@@ -86,7 +78,7 @@ class Database:
         """One statement that stands for itself, outside any block."""
 
         def work(connection: sqlite3.Connection) -> None:
-            with _transaction(connection):
+            with connect.transaction(connection):
                 connection.execute(sql, parameters)
 
         await self._run(work)
@@ -95,7 +87,7 @@ class Database:
         """Rows that stand for themselves, outside any block."""
 
         def work(connection: sqlite3.Connection) -> None:
-            with _transaction(connection):
+            with connect.transaction(connection):
                 insert.execute(connection, values)
 
         await self._run(work)
@@ -128,7 +120,7 @@ class Database:
 
         def work(connection: sqlite3.Connection) -> None:
             nonlocal written
-            with _transaction(connection):
+            with connect.transaction(connection):
                 for insert, values in batches:
                     insert.execute(connection, values)
                 for statement in spread:
@@ -179,10 +171,10 @@ class Database:
         """Runs ``work`` on the connection's thread. A cancellation waits for its outcome: cancelling only the wait
         would leave a transaction that commits after its caller believes it did not."""
         try:
-            return await self._queued(partial(work, self._connection._conn))
+            return await self._worker.call(work)
         except asyncio.CancelledError:
-            # The thread works in order: when it gets to this, it is done with what was cancelled.
-            done = self._queued(lambda: None)
+            # Work is done in order: when it comes to this, it is done with what was cancelled.
+            done = self._worker.call(lambda _: None)
             while not done.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({done})
@@ -190,94 +182,62 @@ class Database:
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
 
-    def _queued(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Puts ``work`` into aiosqlite's own queue. Its coroutine for that would need a task to outlive its caller."""
-        call: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._connection._tx.put_nowait((call, work))
-        return call
-
 
 _WRITE_CURSOR = f"UPDATE cursor SET {', '.join(f'{name} = ?' for name in Cursor.__slots__)}, digest = ?, seed = ?"  # noqa: S608
 
 
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # A full disk has rolled back by itself; a second ROLLBACK would hide the first error.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 @asynccontextmanager
-async def open_database(path: str | os.PathLike[str], *, read_only: bool = False) -> AsyncIterator[Database]:
+async def open_database(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    worker: type[Worker] = ThreadWorker,
+    synchronous: connect.Synchronous = "FULL",
+) -> AsyncIterator[Database]:
     """Opens a ledger, creating it and its folder where needed, and closes it at the end of the block.
 
     A writer holds the lock file beside the ledger: raises LedgerLocked if another process has it. Raises ForeignFile
     for a file that is not a ledger, SchemaNewer for one of a later version, LedgerMissing for a reader of nothing.
+    ``worker`` and ``synchronous`` are for simulations; with less than FULL a power cut can take trades back.
     """
-    if os.fspath(path) == ":memory:":
-        raise ValueError("a ledger is a file: memory cannot prove anything tomorrow")
     # The lock stands beside the file itself, whatever links lead to it.
-    path = _real_path(path)
+    path = connect.real_path(path)
     if read_only:
-        async with _opened(path, _connect_reader) as database:
+        async with _opened(path, worker, connect.reader) as database:
             yield database
         return
-    _create(path)
+    connect.create(path)
     with LedgerLock(path):
-        async with _opened(path, _connect_writer) as database:
+        async with _opened(path, worker, partial(connect.writer, synchronous=synchronous)) as database:
             try:
                 yield database
             finally:
-                # All of it in one file, for whoever copies it while nothing runs.
-                await database._run(_checkpoint)
-
-
-def _real_path(path: str | os.PathLike[str]) -> Path:
-    real = Path(path).resolve()
-    if real.is_dir() or real.parent.is_file():
-        raise LedgerPath(f"storage.path: {real} cannot be a ledger, it is a folder or below a file")
-    return real
-
-
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    # Somebody reads: then the next writer does it.
-    connection.execute("PRAGMA busy_timeout = 0")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                await database._run(connect.checkpoint)
 
 
 @asynccontextmanager
-async def _opened(path: Path, connect: Callable[[Path], sqlite3.Connection]) -> AsyncIterator[Database]:
-    connection = Connection(lambda: connect(path), iter_chunk_size=64)
-    # A connection that some path forgot to close must not hold the process at exit.
-    connection._thread.daemon = True
+async def _opened(
+    path: Path, kind: type[Worker], opener: Callable[[Path], sqlite3.Connection]
+) -> AsyncIterator[Database]:
     try:
-        await connection
+        worker = await kind.start(partial(opener, path))
     except BaseException as error:
-        # aiosqlite only asks its thread to stop; one that outlives the event loop complains on stderr.
-        connection._thread.join(THREAD_STOP_S)
         raise translate(error, path) from error
     try:
-        cursor, digest = await connection._execute(_restore, connection._conn)  # type: ignore[no-untyped-call]
-        database = Database(path, connection, cursor, digest)
+        cursor, digest = await worker.call(_restore)
+        database = Database(path, worker, cursor, digest)
     except BaseException as error:
-        await connection.close()
+        await worker.close()
         raise translate(error, path) from error
     try:
         yield database
     finally:
-        await connection.close()
+        await worker.close()
 
 
 def _restore(connection: sqlite3.Connection) -> tuple[Cursor, RunningDigest]:
     """The cursor, and the running hash brought up to it; it must come to what was stored with the last block."""
-    connection.execute("BEGIN")
-    try:
+    with connect.snapshot(connection):
         stored = connection.execute("SELECT * FROM cursor").fetchone()
         if stored is None:
             raise LedgerError("the ledger's cursor is gone: it was deleted from outside")
@@ -285,8 +245,6 @@ def _restore(connection: sqlite3.Connection) -> tuple[Cursor, RunningDigest]:
         cursor = Cursor(*counts)
         digest = RunningDigest(decisions.WIDTH, seed, cursor.decisions)
         digest.add([value for row in decisions.stored(connection, digest.count) for value in row])
-    finally:
-        connection.execute("ROLLBACK")
     if (digest.digest, digest.count) != (expected, cursor.decisions):
         raise LedgerError("the last rows of signals, orders and trades are not those that were written")
     return cursor, digest
@@ -298,81 +256,3 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _create(path: Path) -> None:
-    """The folder and the file for their owner's eyes only; SQLite gives its side files the same rights."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise translate(error, path) from error
-
-
-def _connect_writer(path: Path) -> sqlite3.Connection:
-    if sqlite3.sqlite_version_info < SQLITE_NEEDED:
-        raise LedgerError(f"Python has SQLite {sqlite3.sqlite_version}, a ledger needs 3.37 or newer")
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        _check_file(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        # FULL: at NORMAL a power cut takes back trades that were reported.
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA cell_size_check = ON")
-        _migrate(connection)
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute(decisions.STAGE)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect_reader(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True
-    )
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        _check_file(connection, path, reading=True)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _check_file(connection: sqlite3.Connection, path: Path, *, reading: bool = False) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if application != APPLICATION_ID and (application or tables):
-        raise ForeignFile(f"{path} is a database of another program, not a ledger")
-    if not version and reading:
-        raise LedgerMissing(f"there is no ledger in {path} yet: it is an empty file")
-    if version > len(MIGRATIONS):
-        raise SchemaNewer(
-            f"{path} was written by a later version (schema {version}, this version knows {len(MIGRATIONS)}):"
-            " update Paperloop or choose another storage.path"
-        )
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        with _transaction(connection):
-            for statement in _statements(script.read_text(encoding="utf-8")):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {number}")
-
-
-def _statements(script: str) -> list[str]:
-    """The statements of a script one by one: executescript would commit the transaction they belong to."""
-    statements, part = [], ""
-    for line in script.splitlines(keepends=True):
-        part += line
-        if sqlite3.complete_statement(part):
-            statements.append(part.strip())
-            part = ""
-    return statements

@@ -1,0 +1,177 @@
+"""Connections to a ledger file: what it must be, how SQLite is set, and the way up from an older schema."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from bot.repositories import decisions
+from bot.repositories.errors import ForeignFile, LedgerError, LedgerMissing, LedgerPath, SchemaNewer, translate
+
+APPLICATION_ID = 0x50504C50  # "PPLP"
+MIGRATIONS = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
+# Short enough that a stop is not held up by somebody's forgotten transaction; the loop tries again by itself.
+BUSY_TIMEOUT_S = 2.0
+SQLITE_NEEDED = (3, 37, 0)
+
+# FULL: at NORMAL a power cut takes back trades that were reported.
+Synchronous = Literal["FULL", "NORMAL", "OFF"]
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    if os.fspath(path) == ":memory:":
+        raise ValueError("a ledger is a file: memory cannot prove anything tomorrow")
+    real = Path(path).resolve()
+    if real.is_dir() or real.parent.is_file():
+        raise LedgerPath(f"storage.path: {real} cannot be a ledger, it is a folder or below a file")
+    return real
+
+
+def create(path: Path) -> None:
+    """The folder and the file for their owner's eyes only; SQLite gives its side files the same rights."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise translate(error, path) from error
+
+
+def writer(path: Path, synchronous: Synchronous = "FULL") -> sqlite3.Connection:
+    if sqlite3.sqlite_version_info < SQLITE_NEEDED:
+        raise LedgerError(f"Python has SQLite {sqlite3.sqlite_version}, a ledger needs 3.37 or newer")
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        _check_file(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        _migrate(connection, path)
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(decisions.STAGE)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def scratch() -> sqlite3.Connection:
+    """Empty books that are gone with their connection: what a replay keeps its sums in."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    _migrate(connection, Path(":memory:"))
+    connection.execute(decisions.STAGE)
+    return connection
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True
+    )
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        _check_file(connection, path, reading=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """All of it in one file, for whoever copies it while nothing runs."""
+    # Somebody reads: then the next writer does it.
+    connection.execute("PRAGMA busy_timeout = 0")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk has rolled back by itself; a second ROLLBACK would hide the first error.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read inside is of one moment, whatever a daemon writes meanwhile."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _check_file(connection: sqlite3.Connection, path: Path, *, reading: bool = False) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application != APPLICATION_ID and (application or tables):
+        raise ForeignFile(f"{path} is a database of another program, not a ledger")
+    if not version and reading:
+        raise LedgerMissing(f"there is no ledger in {path} yet: it is an empty file")
+    if version > len(MIGRATIONS):
+        raise SchemaNewer(
+            f"{path} was written by a later version (schema {version}, this version knows {len(MIGRATIONS)}):"
+            " update Paperloop or choose another storage.path"
+        )
+    if reading and version < len(MIGRATIONS):
+        raise LedgerError(
+            f"{path} was written by an earlier version (schema {version}): `paperloop run` brings it up to"
+            f" schema {len(MIGRATIONS)} and keeps a copy of it"
+        )
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if 0 < version < len(MIGRATIONS):
+        _back_up(connection, path.with_name(f"{path.name}.schema{version}"))
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        with transaction(connection):
+            for statement in _statements(script.read_text(encoding="utf-8")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
+    """A whole copy under its name, or none: a copy that was cut short must not pass for one."""
+    if copy.exists():
+        return
+    part = copy.with_name(copy.name + ".part")
+    with suppress(FileNotFoundError):
+        part.unlink()
+    # SQLite would make the copy with the rights that the umask leaves.
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    connection.execute("VACUUM INTO ?", (str(part),))
+    with closing(sqlite3.connect(part)) as written:
+        found = written.execute("PRAGMA integrity_check").fetchone()[0]
+    if found != "ok":
+        raise LedgerError(f"the copy of the ledger before its migration, {part}, is damaged: {found}")
+    for name in (part, copy.parent):
+        handle = os.open(name, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+            if name == part:
+                part.rename(copy)
+        finally:
+            os.close(handle)
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script one by one: executescript would commit the transaction they belong to."""
+    statements, part = [], ""
+    for line in script.splitlines(keepends=True):
+        part += line
+        if sqlite3.complete_statement(part):
+            statements.append(part.strip())
+            part = ""
+    return statements
