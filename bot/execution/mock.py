@@ -34,9 +34,9 @@ from bot.domain import (
 from bot.execution.fills import simulated_price, touch_price
 from bot.ports import Clock, OrderRefused
 from bot.repositories import AccountRepository, SignalRepository, TradeRepository
+from bot.repositories.books import STANDALONE
 from bot.repositories.decisions import Decision, order_id
 
-STANDALONE_ACCOUNT = "manual"
 # Looked up, because an enum's value is a computed property.
 _TEXT: dict[OrderSide | OrderType, str] = {member: member.value for kind in (OrderSide, OrderType) for member in kind}
 _LAST_DECIMAL = Decimal(1).scaleb(-DECIMALS_MAX)
@@ -71,8 +71,8 @@ class MockExecutor:
         self._signals = signals
         self._accounts = AccountRepository(trades.database)
         self._alone = account is None
-        cache = trades.database.positions.setdefault(STANDALONE_ACCOUNT, {})
-        self._account = account or Account(STANDALONE_ACCOUNT, "", ZERO, ZERO, cache)
+        cache = trades.database.positions.setdefault(STANDALONE, {})
+        self._account = account or Account(STANDALONE, "", ZERO, ZERO, cache)
         self._terms = terms or Terms()
         self._fee_rate = float(self._terms.fee_rate)
         self._markets = markets or {}

@@ -1,7 +1,8 @@
 """The ledger: a SQLite file, and one repository for each of its tables."""
 
 from bot.repositories.accounts import AccountRepository
-from bot.repositories.database import Cursor, Database, open_database
+from bot.repositories.cursor import Cursor
+from bot.repositories.database import Database, open_database
 from bot.repositories.errors import CapitalChanged, LedgerAhead, LedgerBusy, LedgerError, LedgerLocked, LedgerMissing
 from bot.repositories.lock import lock_owner
 from bot.repositories.orders import OrderRepository

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from bot.domain import ZERO, Account, Position, plain
+from bot.domain import Account, Position, plain
+from bot.repositories.books import ACCOUNTS, POSITIONS, accounts_of
 from bot.repositories.database import Database
 from bot.repositories.errors import CapitalChanged
 from bot.repositories.insert import Insert
@@ -27,15 +28,8 @@ class AccountRepository:
 
     async def load(self) -> dict[str, Account]:
         """All accounts with their positions, as the file has them."""
-        rows = await self.database.fetch("SELECT name, currency, capital, cash FROM accounts")
-        accounts = {row[0]: Account(row[0], row[1], Decimal(row[2]), Decimal(row[3])) for row in rows}
-        for account, *columns in await self.database.fetch("SELECT * FROM positions ORDER BY account, symbol"):
-            if account in accounts:
-                symbol, *amounts, _target = columns
-                position = Position(symbol, *map(Decimal, amounts))
-                accounts[account].positions[symbol] = position
-                accounts[account].short_basis -= min(position.basis, ZERO)
-        return accounts
+        accounts, _ = accounts_of(*[await self.database.fetch(query) for query in (ACCOUNTS, POSITIONS)])
+        return {name: account for name, account in accounts.items() if account.currency}
 
     async def targets(self) -> dict[tuple[str, str], float]:
         """The last target of each account and symbol."""

@@ -1,7 +1,7 @@
 """The ledger file: one writer connection, one transaction a block, one thread hop a transaction.
 
 Repositories append rows to buffers that the database owns; ``commit`` writes all of them, and the cursor, in one
-function on aiosqlite's thread. A transaction that is spread over several awaits can be cut in half by a cancellation
+function on the ledger's worker. A transaction that is spread over several awaits can be cut in half by a cancellation
 or joined by another task; one function cannot.
 """
 
@@ -12,54 +12,40 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bot.domain import Position
-from bot.repositories import connect, decisions
-from bot.repositories.digest import RunningDigest
+from bot.domain import IntArray, Position
+from bot.repositories import audit, connect, decisions, digest, seals
+from bot.repositories.cursor import Cursor
 from bot.repositories.errors import LedgerError, translate
 from bot.repositories.insert import Insert
 from bot.repositories.lock import LedgerLock
+from bot.repositories.standing import Aside, Head, Standing
 from bot.repositories.worker import ThreadWorker, Worker
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Cursor:
-    """How far the ledger is. ``decisions`` is the last number given out; a new decision takes the next one."""
-
-    polls: int = 0
-    timestamp: int = 0
-    ticks: int = 0
-    decisions: int = 0
-    signals: int = 0
-    orders: int = 0
-    trades: int = 0
-
-    def values(self) -> tuple[int, ...]:
-        return (self.polls, self.timestamp, self.ticks, self.decisions, self.signals, self.orders, self.trades)
-
-
 class Database:
     """Made by ``open_database``. Rows wait in buffers until ``commit``; ``discard`` forgets them."""
 
-    def __init__(self, path: Path, worker: Worker, cursor: Cursor, digest: RunningDigest) -> None:
+    def __init__(self, path: Path, worker: Worker, standing: Standing) -> None:
         self.path = path
-        self.cursor = cursor
+        self.cursor = Cursor(*standing.counts)
         self.decisions: list[Any] = []
+        # Ticks as they go onto the tape, for its hash.
+        self.ticks: list[IntArray] = []
         # Positions of orders that are made without a loop, by account: one cache for all executors of this ledger.
         self.positions: dict[str, dict[str, Position]] = {}
         self.lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None
-        self._committed = cursor.values()
-        self._digest = digest
+        self._standing = standing
         self._worker = worker
-        self._file = _file_at(path)
+        self._files = _Files(path)
         self._buffers: dict[Insert, list[Any]] = {}
 
     def buffer(self, insert: Insert) -> list[Any]:
@@ -69,28 +55,38 @@ class Database:
     @property
     def digest(self) -> str:
         """One string for the whole ledger: equal for two ledgers exactly if their signals, orders and trades are."""
-        return self._digest.digest
+        return self._standing.told
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        return await self._run(lambda connection: connection.execute(sql, parameters).fetchall())
+        return await self.run(lambda connection: connection.execute(sql, parameters).fetchall())
 
     async def write(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """One statement that stands for itself, outside any block."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            with connect.transaction(connection):
-                connection.execute(sql, parameters)
-
-        await self._run(work)
+        await self.change(lambda connection: connection.execute(sql, parameters))
 
     async def insert(self, insert: Insert, values: list[Any]) -> None:
         """Rows that stand for themselves, outside any block."""
+        await self.change(lambda connection: insert.execute(connection, values))
 
-        def work(connection: sqlite3.Connection) -> None:
+    async def change(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """A transaction of its own for what no block writes: symbols, runs, the start of the tape."""
+        self._files.check()
+        standing = self._standing
+        written = False
+
+        def changed(connection: sqlite3.Connection) -> None:
+            nonlocal standing, written
             with connect.transaction(connection):
-                insert.execute(connection, values)
+                work(connection)
+                standing = replace(standing, aside=Aside.read(connection))
+                standing.write(connection)
+            written = True
 
-        await self._run(work)
+        try:
+            await self.run(changed)
+        finally:
+            if written:
+                self._standing = standing
 
     async def commit(self) -> None:
         """Writes what waits as one transaction; on an error nothing is written and nothing waits any more."""
@@ -100,22 +96,13 @@ class Database:
             self.discard()
 
     async def _write_waiting(self) -> None:
-        if _file_at(self.path) != self._file:
-            # SQLite would go on writing into a file that has no name any more, and call it success.
-            raise LedgerError(f"{self.path} was removed or replaced while it was in use")
-        digest = self._digest
+        self._files.check()
         batches = [(insert, values) for insert, values in self._buffers.items() if values]
-        spread: tuple[str, ...] = ()
+        standing = self._standing.after(self.cursor, self.ticks, self.decisions)
+        spread = decisions.SPREAD if self.decisions else ()
         if self.decisions:
-            digest = digest.copy()
-            digest.add(self.decisions)
-            signals, orders = decisions.counted(self.decisions)
-            self.cursor.signals += signals
-            self.cursor.orders += orders
-            self.cursor.trades += orders
             batches.append((decisions.INSERT, self.decisions))
-            spread = decisions.SPREAD
-        cursor = (*self.cursor.values(), digest.digest, digest.seed)
+        seal = seals.WRITE if standing.sealed != self._standing.sealed else ()
         written = False
 
         def work(connection: sqlite3.Connection) -> None:
@@ -125,25 +112,25 @@ class Database:
                     insert.execute(connection, values)
                 for statement in spread:
                     connection.execute(statement)
-                connection.execute(_WRITE_CURSOR, cursor)
+                standing.write(connection)
+                for statement in seal:
+                    connection.execute(statement)
             written = True
 
         try:
-            await self._run(work)
+            await self.run(work)
         finally:
             # A cancelled commit may have been written all the same: what counts is what the file holds.
             if written:
-                self._committed = self.cursor.values()
-                self._digest = digest
+                self._standing = standing
 
     def discard(self) -> None:
         """Forgets what waits; the cursor is again where the file is."""
         self.decisions.clear()
+        self.ticks.clear()
         for values in self._buffers.values():
             values.clear()
-        # In place: the loop and the repositories hold on to this object.
-        for name, value in zip(Cursor.__slots__, self._committed, strict=True):
-            setattr(self.cursor, name, value)
+        self.cursor.set(self._standing.counts)
 
     @property
     def is_mine(self) -> bool:
@@ -167,7 +154,7 @@ class Database:
             finally:
                 self._owner = None
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs ``work`` on the connection's thread. A cancellation waits for its outcome: cancelling only the wait
         would leave a transaction that commits after its caller believes it did not."""
         try:
@@ -181,9 +168,6 @@ class Database:
             raise
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
-
-
-_WRITE_CURSOR = f"UPDATE cursor SET {', '.join(f'{name} = ?' for name in Cursor.__slots__)}, digest = ?, seed = ?"  # noqa: S608
 
 
 @asynccontextmanager
@@ -203,29 +187,31 @@ async def open_database(
     # The lock stands beside the file itself, whatever links lead to it.
     path = connect.real_path(path)
     if read_only:
-        async with _opened(path, worker, connect.reader) as database:
+        async with _opened(path, worker, connect.reader, _read) as database:
             yield database
         return
     connect.create(path)
     with LedgerLock(path):
-        async with _opened(path, worker, partial(connect.writer, synchronous=synchronous)) as database:
+        async with _opened(path, worker, partial(connect.writer, synchronous=synchronous), _audited) as database:
             try:
                 yield database
             finally:
-                await database._run(connect.checkpoint)
+                await database.run(connect.checkpoint)
 
 
 @asynccontextmanager
 async def _opened(
-    path: Path, kind: type[Worker], opener: Callable[[Path], sqlite3.Connection]
+    path: Path,
+    kind: type[Worker],
+    opener: Callable[[Path], sqlite3.Connection],
+    standing: Callable[[sqlite3.Connection], Standing],
 ) -> AsyncIterator[Database]:
     try:
         worker = await kind.start(partial(opener, path))
     except BaseException as error:
         raise translate(error, path) from error
     try:
-        cursor, digest = await worker.call(_restore)
-        database = Database(path, worker, cursor, digest)
+        database = Database(path, worker, await worker.call(standing))
     except BaseException as error:
         await worker.close()
         raise translate(error, path) from error
@@ -235,22 +221,41 @@ async def _opened(
         await worker.close()
 
 
-def _restore(connection: sqlite3.Connection) -> tuple[Cursor, RunningDigest]:
-    """The cursor, and the running hash brought up to it; it must come to what was stored with the last block."""
+def _read(connection: sqlite3.Connection) -> Standing:
+    """Where a ledger says that it stands."""
     with connect.snapshot(connection):
-        stored = connection.execute("SELECT * FROM cursor").fetchone()
-        if stored is None:
-            raise LedgerError("the ledger's cursor is gone: it was deleted from outside")
-        *counts, expected, seed = stored[1:]
-        cursor = Cursor(*counts)
-        digest = RunningDigest(decisions.WIDTH, seed, cursor.decisions)
-        digest.add([value for row in decisions.stored(connection, digest.count) for value in row])
-    if (digest.digest, digest.count) != (expected, cursor.decisions):
-        raise LedgerError("the last rows of signals, orders and trades are not those that were written")
-    return cursor, digest
+        head, aside = Head.read(connection), Aside.read(connection)
+    running = digest.of_decisions(decisions.WIDTH, head.seed, head.cursor.decisions)
+    tape = digest.of_ticks(head.tape_seed, head.cursor.ticks)
+    return Standing(head.cursor.values(), running, tape, (0, 0), aside, head.digest)
 
 
-def _file_at(path: Path) -> tuple[int, int] | None:
+def _audited(connection: sqlite3.Connection) -> Standing:
+    """Where a ledger stands, after it was shown to add up since its last seal."""
+    with connect.transaction(connection):
+        audit.adopt(connection)
+    with connect.snapshot(connection):
+        return audit.since_seal(connection)
+
+
+class _Files:
+    """The ledger's files as they were when it was opened. SQLite would go on writing into one that has no name any
+    more, and call it success."""
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (path, path.with_name(path.name + "-wal"))
+        self._found = self._now()
+
+    def check(self) -> None:
+        for path, found, now in zip(self._paths, self._found, self._now(), strict=True):
+            if found != now:
+                raise LedgerError(f"{path} was removed or replaced while it was in use")
+
+    def _now(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(_identity(path) for path in self._paths)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:

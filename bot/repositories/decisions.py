@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from heapq import merge
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from bot.domain import Signal
@@ -38,6 +35,30 @@ SPREAD = (
         timestamp FROM temp.decisions WHERE order_id IS NOT NULL""",
     "DELETE FROM temp.decisions",
 )
+# SPREAD turned round, for the numbers after ?1 up to ?2, with what the three tables disagree on as the last column.
+_JOIN = f"""
+WITH RECURSIVE numbers (id) AS (SELECT ?1 + 1 WHERE ?1 < ?2 UNION ALL SELECT id + 1 FROM numbers WHERE id < ?2)
+SELECT
+    numbers.id, s.poll, ifnull(s.timestamp, t.timestamp), ifnull(s.account, t.account), ifnull(s.symbol, t.symbol),
+    s.target, s.bid, s.ask, s.reason,
+    o.id, o.side, o.type, o.quantity, o.price, t.price, t.cost, t.fee, t.fee_currency, t.pnl,
+    CASE
+        WHEN s.id IS NULL AND t.id IS NULL AND o.id IS NULL THEN 'its rows are gone'
+        WHEN (o.id IS NULL) <> (t.id IS NULL) THEN 'its order and its trade are not both there'
+        WHEN s.verdict <> iif(t.id IS NULL, '{REFUSED}', '{FILLED}') THEN 'its signal has another verdict'
+        WHEN t.id IS NULL THEN NULL
+        WHEN o.signal_id IS NOT s.id THEN 'its order and its signal are not one another''s'
+        WHEN (o.id, o.account, o.symbol, o.side, o.quantity, o.timestamp, o.status)
+            <> (t.order_id, t.account, t.symbol, t.side, t.quantity, t.timestamp, 'closed')
+            THEN 'its order and its trade differ'
+        WHEN (s.timestamp, s.account, s.symbol) <> (t.timestamp, t.account, t.symbol)
+            THEN 'its signal and its trade differ'
+    END
+FROM numbers
+LEFT JOIN signals s ON s.id = numbers.id
+LEFT JOIN trades t ON t.id = numbers.id
+LEFT JOIN orders o ON o.id = printf('{ORDER_ID_PREFIX}%012x', numbers.id)
+"""  # noqa: S608 - constants
 
 Decision = tuple[Any, ...]
 _REFUSED_TAIL = (None,) * 10
@@ -59,42 +80,12 @@ def counted(values: list[Any]) -> tuple[int, int]:
     return rows - values[_POLL::WIDTH].count(None), rows - values[_ORDER_ID::WIDTH].count(None)
 
 
-def stored(connection: sqlite3.Connection, after: int) -> Iterator[Decision]:
-    """The decisions that follow number ``after``, put together again from the three tables.
+def stored(connection: sqlite3.Connection, after: int, until: int) -> Iterator[Decision]:
+    """The decisions after one number and up to another, put together again from the three tables.
 
-    Raises LedgerError where the tables disagree on what they both hold.
+    Raises LedgerError for the first one that is not there, or on which the tables disagree.
     """
-    signals = connection.execute("SELECT id, 0, * FROM signals WHERE id > ? ORDER BY id", (after,))
-    found = connection.execute("SELECT * FROM orders WHERE id > ? ORDER BY id", (order_id(after),))
-    orders = ((_number(order[0]), 1, *order) for order in found)
-    trades = connection.execute("SELECT id, 2, * FROM trades WHERE id > ? ORDER BY id", (after,))
-    for number, parts in groupby(merge(signals, orders, trades, key=itemgetter(0, 1)), itemgetter(0)):
-        yield _joined(number, {part[1]: part[2:] for part in parts})
-
-
-def _number(identity: str) -> int:
-    try:
-        return int(identity.removeprefix(ORDER_ID_PREFIX), 16)
-    except ValueError:
-        raise LedgerError(f"order {identity!r} has an id that was never given out") from None
-
-
-def _joined(number: int, parts: dict[int, tuple[Any, ...]]) -> Decision:
-    signal, order, trade = parts.get(0), parts.get(1), parts.get(2)
-    if order is None or trade is None:
-        if signal is None or order is not None or trade is not None or signal[8] != REFUSED:
-            raise LedgerError(f"decision {number}: its signal, order and trade are not all there")
-        return (*signal[:8], signal[9], *_REFUSED_TAIL)
-    identity, signal_id, account, symbol, side, kind, quantity, limit, status, timestamp = order
-    same = (trade[1:5], trade[6], trade[11]) == ((identity, account, symbol, side), quantity, timestamp)
-    if not same or status != "closed" or identity != order_id(number):
-        raise LedgerError(f"decision {number}: its order and its trade differ")
-    if signal_id != (None if signal is None else number):
-        raise LedgerError(f"decision {number}: its order does not name its signal")
-    if signal is None:
-        head: tuple[Any, ...] = (number, None, timestamp, account, symbol, None, None, None, None)
-    else:
-        head = (*signal[:8], signal[9])
-        if signal[2:5] != (timestamp, account, symbol) or signal[8] != FILLED:
-            raise LedgerError(f"decision {number}: its signal and its order differ")
-    return (*head, identity, side, kind, quantity, limit, trade[5], *trade[7:11])
+    for row in connection.execute(_JOIN, (after, until)):
+        if row[WIDTH] is not None:
+            raise LedgerError(f"decision {row[0]}: {row[WIDTH]}")
+        yield row[:WIDTH]

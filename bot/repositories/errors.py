@@ -19,6 +19,14 @@ class LedgerError(Exception):
     exit_code = EXIT_LEDGER_BROKEN
 
 
+class RowsAltered(LedgerError):
+    """Some row of signals, orders or trades is not the one that was written; which one, only a replay can tell."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(f"of the decisions {first} to {last} (signals, orders, trades) one was altered")
+        self.first, self.last = first, last
+
+
 class ForeignFile(LedgerError):
     """The file is not a ledger."""
 
@@ -51,6 +59,12 @@ class LedgerPath(LedgerError):
     """Its path cannot be one of a ledger."""
 
     exit_code = EXIT_CONFIGURATION
+
+
+class StorageFull(LedgerError):
+    """There is no room, or no right to write, for the moment; the daemon waits until there is."""
+
+    exit_code = EXIT_STORAGE
 
 
 class StorageFailed(LedgerError):
@@ -92,8 +106,10 @@ def translate(error: BaseException, path: Path) -> BaseException:
 
 
 _SQLITE_ERRORS: tuple[tuple[tuple[str, ...], type[LedgerError], str], ...] = (
-    (("SQLITE_FULL",), StorageFailed, "the disk is full: {path} cannot grow"),
-    (("SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_PERM"), StorageFailed, "the disk refuses to read or write {path}"),
+    (("SQLITE_FULL",), StorageFull, "the disk is full: {path} cannot grow"),
+    (("SQLITE_READONLY", "SQLITE_IOERR_WRITE"), StorageFull, "the disk refuses to write {path}"),
+    # An fsync that failed may have dropped what it should have written: only a new start knows what is there.
+    (("SQLITE_IOERR", "SQLITE_PERM"), StorageFailed, "the disk fails to read or write {path}"),
     (("SQLITE_CANTOPEN",), StorageFailed, "cannot open {path}"),
     (("SQLITE_BUSY", "SQLITE_LOCKED"), LedgerBusy, "another program holds a lock on {path}"),
     (("SQLITE_NOTADB",), ForeignFile, "{path} is not a ledger: it is no SQLite file"),

@@ -12,7 +12,7 @@ from bot.domain import Block, FloatArray, IntArray
 from bot.repositories.database import Database, Row
 from bot.repositories.insert import Insert
 
-_INSERT = Insert("INSERT INTO ticks VALUES", 7)
+_INSERT = Insert("INSERT INTO ticks (poll, symbol_id, timestamp, bid, ask, last, warmup) VALUES", 7)
 _INSERT_SYMBOLS = Insert("INSERT INTO symbols (symbol, decimals) VALUES", 2)
 _SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup FROM ticks"
 PRICE_DECIMALS_MAX = 15
@@ -56,6 +56,7 @@ class TickRepository:
         seen = (block.last == block.last).T
         flat = rows.reshape(-1) if seen.all() else rows[seen].reshape(-1)
         self._rows.extend(flat.tolist())
+        self._database.ticks.append(flat)
         self._database.cursor.ticks += len(flat) // 7
 
     async def _units(self, symbols: tuple[str, ...], prices: FloatArray) -> tuple[IntArray, IntArray]:
@@ -93,7 +94,7 @@ class TickRepository:
         for symbol in symbols:
             ids = [number for number, (name, _) in known.items() if name == symbol]
             marks = ", ".join("?" * len(ids))
-            query = f"SELECT rowid, * FROM ticks WHERE symbol_id IN ({marks}) AND rowid < ? ORDER BY rowid DESC LIMIT ?"  # noqa: S608
+            query = f"SELECT * FROM ticks WHERE symbol_id IN ({marks}) AND id < ? ORDER BY id DESC LIMIT ?"  # noqa: S608
             rows += await self._database.fetch(query, (*ids, end, count))
         if not rows:
             return None
@@ -118,31 +119,33 @@ class TickRepository:
     async def last_prices(self) -> dict[str, float]:
         """The last recorded price of each symbol that is among the latest on the tape."""
         known = await self.symbols()
-        rows = await self._database.fetch(f"{_SELECT} ORDER BY rowid DESC LIMIT ?", (8 * len(known),))
+        rows = await self._database.fetch(f"{_SELECT} ORDER BY id DESC LIMIT ?", (8 * len(known),))
         newest = {row[1]: row[5] for row in reversed(rows)}
         return {known[number][0]: units / 10.0 ** known[number][1] for number, units in sorted(newest.items())}
 
-    async def read(self, rowid: int, limit: int) -> IntArray:
-        """Up to ``limit`` rows that follow ``rowid``, shape [rows, 7], in the order of the table's columns."""
-        return _matrix(await self._database.fetch(f"{_SELECT} WHERE rowid > ? ORDER BY rowid LIMIT ?", (rowid, limit)))
+    async def read(self, tick: int, limit: int) -> IntArray:
+        """Up to ``limit`` rows that follow ``tick``, shape [rows, 7], in the order of the table's columns."""
+        return _matrix(await self._database.fetch(f"{_SELECT} WHERE id > ? ORDER BY id LIMIT ?", (tick, limit)))
 
     async def around(self, symbol: str, timestamp: int, each_side: int = 3) -> list[Row]:
         """``timestamp, bid, ask, last`` of a symbol's quotes nearest to a moment, oldest first."""
-        rowid = await self.first_at_or_after(timestamp)
+        tick = await self.first_at_or_after(timestamp)
         query = "SELECT timestamp, bid, ask, last FROM quotes WHERE symbol = ? AND id {} ? ORDER BY id {} LIMIT ?"
-        before = await self._database.fetch(query.format("<", "DESC"), (symbol, rowid, each_side))
-        after = await self._database.fetch(query.format(">=", "ASC"), (symbol, rowid, each_side + 1))
+        before = await self._database.fetch(query.format("<", "DESC"), (symbol, tick, each_side))
+        after = await self._database.fetch(query.format(">=", "ASC"), (symbol, tick, each_side + 1))
         return before[::-1] + after
 
     async def first_at_or_after(self, timestamp: int) -> int:
-        """The rowid of the first tick that is not before a moment."""
+        """The tick of the first tick that is not before a moment."""
         # The tape is in order of time, so a search by halves needs no index (which every tick would pay for).
         low, high = 1, self._database.cursor.ticks + 1
         while low < high:
             middle = (low + high) // 2
-            found = await self._database.fetch("SELECT timestamp FROM ticks WHERE rowid = ?", (middle,))
-            if found and found[0][0] < timestamp:
-                low = middle + 1
+            # Retention leaves holes: what is not there any more is older than what is.
+            query = "SELECT id, timestamp FROM ticks WHERE id >= ? ORDER BY id LIMIT 1"
+            found = await self._database.fetch(query, (middle,))
+            if found and found[0][1] < timestamp:
+                low = int(found[0][0]) + 1
             else:
                 high = middle
         return low

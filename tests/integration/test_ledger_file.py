@@ -78,6 +78,7 @@ async def write_ticks(path: Path, ticks: int = 1) -> None:
         for number in range(1, ticks + 1):
             async with database.transaction():
                 await tape.add(one_tick(number), number)
+                database.cursor.polls, database.cursor.timestamp = number, number * 1_000
 
 
 async def turns(number: int) -> None:
@@ -564,6 +565,7 @@ async def one_tick_cancelled_after(path: Path, *pauses: int) -> None:
         async def step(number: int) -> None:
             async with database.transaction():
                 await tape.add(one_tick(number), number)
+                database.cursor.polls, database.cursor.timestamp = number, number * 1_000
                 database.cursor.polls = number
 
         task = asyncio.ensure_future(step(1))

@@ -1,0 +1,116 @@
+"""The sums of a ledger's entries, added up once more and held against those that are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from bot.domain import ZERO, Account, OrderSide, Position, quote_currency
+from bot.repositories.decisions import Decision
+from bot.repositories.errors import LedgerError
+
+Row = tuple[Any, ...]
+Targets = dict[tuple[str, str], float]
+# Orders that are made from Python, without a loop, are booked here: positions only, there is no cash.
+STANDALONE = "manual"
+ACCOUNTS = "SELECT name, currency, capital, cash FROM accounts ORDER BY name"
+POSITIONS = (
+    "SELECT account, symbol, quantity, basis, total_buys, total_sells, target FROM positions ORDER BY account, symbol"
+)
+
+
+def accounts_of(
+    accounts: Iterable[tuple[Any, ...]], positions: Iterable[tuple[Any, ...]]
+) -> tuple[dict[str, Account], Targets]:
+    """Accounts with their positions, and the targets, from rows of the two tables."""
+    found = {row[0]: Account(row[0], row[1], Decimal(row[2]), Decimal(row[3])) for row in accounts}
+    targets: Targets = {}
+    for name, symbol, *amounts, target in positions:
+        account = found.setdefault(name, Account(name, "", ZERO, ZERO))
+        position = account.positions[symbol] = Position(symbol, *map(Decimal, amounts))
+        account.short_basis -= min(position.basis, ZERO)
+        targets[name, symbol] = target
+    return found, targets
+
+
+class Books:
+    """Accounts as their entries make them. ``deposits`` are all accounts of the ledger; one that was opened later than
+    ``accounts`` begins with its capital."""
+
+    def __init__(self, deposits: Iterable[Account], accounts: dict[str, Account], targets: Targets) -> None:
+        self.accounts, self.targets = accounts, targets
+        for account in deposits:
+            if account.currency:
+                opened = Account(account.name, account.currency, account.capital, account.capital)
+                accounts.setdefault(account.name, opened)
+
+    def add(self, decision: Decision) -> None:
+        """Enters a decision. Raises LedgerError where its cost or its profit is not what its price makes it."""
+        number, name, symbol, target, order = decision[0], decision[3], decision[4], decision[5], decision[9]
+        account = self.accounts.get(name)
+        if account is None:
+            if name != STANDALONE:
+                raise LedgerError(f"decision {number}: there is no account {name!r}")
+            account = self.accounts[name] = Account(name, "", ZERO, ZERO)
+        if account.currency:
+            self.targets[name, symbol] = target
+        else:
+            self.targets.setdefault((name, symbol), 0.0)
+        position = account.position(symbol)
+        if order is not None:
+            try:
+                self._fill(decision, account, position)
+            except (InvalidOperation, TypeError, ValueError) as error:
+                raise LedgerError(f"trade {number}: {error}") from None
+
+    @staticmethod
+    def _fill(decision: Decision, account: Account, position: Position) -> None:
+        number, side = decision[0], OrderSide(decision[10])
+        quantity, price, cost, fee = (Decimal(decision[column]) for column in (12, 14, 15, 16))
+        if not (price > 0 and quantity > 0 and fee >= 0):
+            raise LedgerError(f"trade {number}: price, quantity and fee cannot be {price}, {quantity} and {fee}")
+        if price * quantity != cost:
+            raise LedgerError(f"trade {number}: {quantity} at {price} cost {price * quantity}, not {cost}")
+        if decision[17] != (account.currency or quote_currency(position.symbol)):
+            raise LedgerError(f"trade {number}: its fee is in {decision[17]}")
+        pnl = position.apply_fill(side, quantity, price)
+        if pnl != Decimal(decision[18]):
+            raise LedgerError(f"trade {number}: the realised profit is {pnl}, not {decision[18]}")
+        if account.currency:
+            account.cash += (-cost if side is OrderSide.BUY else cost) - fee
+
+    def compare(self, accounts: dict[str, Account], targets: Targets, when: str = "") -> None:
+        """Raises LedgerError for the first stored sum that is not the one of these books."""
+        for name in sorted(self.accounts.keys() | accounts.keys()):
+            mine, stored = self.accounts.get(name), accounts.get(name)
+            if mine is None or stored is None:
+                if mine is not None and when:
+                    continue  # Opened after the seal.
+                raise LedgerError(f"account {name}{when}: {'its row is gone' if mine else 'no entry made it'}")
+            self._compare(mine, stored, when)
+        for key in sorted(self.targets.keys() | targets.keys()):
+            if self.targets.get(key) != targets.get(key):
+                raise LedgerError(
+                    f"position of {key[0]} in {key[1]}{when}: the last target is {self.targets.get(key)}, not"
+                    f" {targets.get(key)}"
+                )
+
+    @staticmethod
+    def _compare(mine: Account, stored: Account, when: str) -> None:
+        for column in ("currency", "capital", "cash"):
+            if (found := getattr(stored, column)) != (made := getattr(mine, column)):
+                raise LedgerError(f"account {mine.name}{when}: {column} is {found}, its entries make {made}")
+        for symbol in sorted(mine.positions.keys() | stored.positions.keys()):
+            made, found = mine.positions.get(symbol), stored.positions.get(symbol)
+            if made != found:
+                raise LedgerError(
+                    f"position of {mine.name} in {symbol}{when}: {_told(found)}, its entries make {_told(made)}"
+                )
+
+
+def _told(position: Position | None) -> str:
+    if position is None:
+        return "none"
+    amounts = (position.quantity, position.basis, position.total_buys, position.total_sells)
+    return "quantity {} at a cost of {}, bought {}, sold {}".format(*amounts)

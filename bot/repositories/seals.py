@@ -1,0 +1,77 @@
+"""Seals: now and then, all that the ledger comes to so far, kept for good."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from bot.domain import Account
+from bot.repositories.books import accounts_of
+from bot.repositories.cursor import COUNTS, EMPTY, Cursor
+
+# What a start has to add up is bounded by these; a seal costs some bytes a position.
+SEAL_DECISIONS = 8_192
+SEAL_TICKS = 65_536
+
+_COLUMNS = (*COUNTS, "digest", "seed", "tape_digest", "tape_seed")
+# In the transaction of the block that made one due, after the cursor and the sums.
+WRITE = (
+    f"INSERT INTO seals ({', '.join(_COLUMNS)}) SELECT {', '.join(_COLUMNS)} FROM cursor",  # noqa: S608 - constants
+    "INSERT INTO sealed_accounts SELECT (SELECT max(id) FROM seals), * FROM accounts",
+    "INSERT INTO sealed_positions SELECT (SELECT max(id) FROM seals), * FROM positions",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """``cursor``, hashes and seeds as they were when ``id`` was set; 0 is the empty ledger."""
+
+    id: int
+    cursor: Cursor
+    digest: str
+    seed: str
+    tape_digest: str
+    tape_seed: str
+
+
+GENESIS = Seal(0, Cursor(), EMPTY, "", EMPTY, "")
+
+
+def is_due(cursor: Cursor, decisions: int, ticks: int) -> bool:
+    """Whether enough has come since a seal at these counts."""
+    return cursor.decisions - decisions >= SEAL_DECISIONS or cursor.ticks - ticks >= SEAL_TICKS
+
+
+def all_after(connection: sqlite3.Connection, seal: int) -> list[Seal]:
+    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE id > ? ORDER BY id"  # noqa: S608 - constants
+    return [_seal(row) for row in connection.execute(query, (seal,))]
+
+
+def newest(connection: sqlite3.Connection, before_ms: int | None = None) -> Seal:
+    """The last seal, or the last one that is not later than a moment."""
+    where = "" if before_ms is None else "WHERE timestamp <= ?"
+    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals {where} ORDER BY id DESC LIMIT 1"  # noqa: S608 - constants
+    row = connection.execute(query, () if before_ms is None else (before_ms,)).fetchone()
+    return GENESIS if row is None else _seal(row)
+
+
+def numbered(connection: sqlite3.Connection, seal: int) -> Seal:
+    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE id = ?"  # noqa: S608 - constants
+    row = connection.execute(query, (seal,)).fetchone()
+    return GENESIS if row is None else _seal(row)
+
+
+def _seal(row: tuple[object, ...]) -> Seal:
+    counts, hashes = row[1 : 1 + len(COUNTS)], row[1 + len(COUNTS) :]
+    return Seal(row[0], Cursor(*counts), *hashes)  # type: ignore[arg-type]
+
+
+def state(connection: sqlite3.Connection, seal: Seal) -> tuple[dict[str, Account], dict[tuple[str, str], float]]:
+    """The accounts with their positions, and the targets, as they were at a seal."""
+    accounts = "SELECT name, currency, capital, cash FROM sealed_accounts WHERE seal = ? ORDER BY name"
+    positions = (
+        "SELECT account, symbol, quantity, basis, total_buys, total_sells, target FROM sealed_positions"
+        " WHERE seal = ? ORDER BY account, symbol"
+    )
+    found = [connection.execute(query, (seal.id,)).fetchall() for query in (accounts, positions)]
+    return accounts_of(*found)
