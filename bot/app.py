@@ -6,43 +6,37 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from bot import __version__
 from bot.clock import SystemClock, VirtualClock
-from bot.domain import Account, Market, quote_currency
-from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
-from bot.execution import MockExecutor, Terms
+from bot.compose import plans_of, recorded_config, recorded_markets, trading_loop
+from bot.domain import Market
+from bot.engine import Plan
 from bot.feeds import ReplayFeed, SimulatedFeed
-from bot.loop import Ledger, LoopStatus, Pace, TradingLoop
-from bot.ports import Clock, PriceFeed, Status, Strategy
+from bot.loop import BLOCK_TICKS, LoopStatus, Pace
+from bot.ports import Clock, PriceFeed, Status
 from bot.repositories import (
-    AccountRepository,
     Database,
     LedgerAhead,
     LedgerBusy,
     LedgerMissing,
     RunRepository,
-    SignalRepository,
+    StorageFull,
     TickRepository,
-    TradeRepository,
     open_database,
 )
 from bot.repositories.connect import Synchronous
 from bot.service.journal import Journal
 from bot.service.logs import logging_to
 from bot.service.stop import StopSignals
-from bot.settings import Settings, SettingsError, StrategySettings
-from bot.settings.strategies import built
+from bot.settings import Settings, SettingsError
 
-# Enough rows to make numpy's overhead vanish, few enough to keep a block's memory and its commit small.
-BLOCK_TICKS = 65_536
 HEARTBEAT_S = 60.0
 POLL_TIMEOUT_S = 15.0
 HEARTBEAT_MAX_SPEED_S = 5.0
@@ -90,7 +84,7 @@ async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Sum
         virtual = options.max_speed or settings.feed.kind == "replay"
         heartbeat_s = HEARTBEAT_MAX_SPEED_S if virtual else HEARTBEAT_S
         journal = Journal(log, monotonic, heartbeat_s, quiet=virtual)
-        plans = plans_of(settings, journal)
+        plans = plans_of(settings, journal.strategy_failed)
         async with AsyncExitStack() as stack:
             feed = await stack.enter_async_context(_feed(settings))
             database = await stack.enter_async_context(
@@ -101,9 +95,12 @@ async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Sum
             else:
                 _check_clock(system, database)
                 clock = system
-            loop = await _loop(settings, options, plans, database, feed, clock, journal)
+            ticks = TickRepository(database) if settings.storage.record_ticks else None
+            pace = _pace(settings, options, clock, database.cursor.polls)
+            loop = await trading_loop(settings, plans, database, ticks, feed, clock, pace, journal)
             runs = RunRepository(database)
-            number = await runs.start(system.now_ms(), __version__, recorded_config(settings, feed.markets))
+            config = recorded_config(settings, feed.markets, loop.window)
+            number = await runs.start(system.now_ms(), __version__, config)
             _log_start(log, settings, database, plans)
             _wake_on_stop(stop, clock)
             reason = "failed"
@@ -111,97 +108,19 @@ async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Sum
                 reason = await loop.run()
             finally:
                 stop.release()
-                with suppress(LedgerBusy):
+                # What was reported is in the file; that the disk is full now must not turn a stop into a failure.
+                with suppress(LedgerBusy, StorageFull):
                     await runs.stop(number, system.now_ms(), reason)
             log.info("stopped", reason=reason, polls=database.cursor.polls)
             return _summary(settings, reason, LoopStatus(loop))
 
 
-def plans_of(settings: Settings, journal: Journal | None = None) -> list[Plan]:
-    """The configured strategies; raises SettingsError with all that is wrong with their names and parameters."""
-    entries = ((number, entry.name, entry.params) for number, entry in enumerate(settings.strategy, start=1))
-    strategies, problems = built(entries, settings.strategy_folder)
-    quotes = {quote_currency(symbol) for symbol in settings.feed.symbols}
-    if len(quotes) > 1:
-        problems.append(
-            f"feed.symbols: an account has one currency, and these are quoted in {', '.join(sorted(quotes))}:"
-            " keep to symbols with one quote currency"
-        )
-    replay = settings.feed.replay.path
-    if settings.feed.kind == "replay" and not os.path.isfile(replay):
-        problems.append(f"feed.replay.path = {replay!r}: there is no such file")
-    if problems:
-        raise SettingsError(problems)
-    return [_plan(*pair, journal) for pair in zip(settings.strategy, strategies, strict=True)]
-
-
-def _plan(entry: StrategySettings, strategy: Strategy, journal: Journal | None) -> Plan:
-    sizes = {kind: getattr(entry, kind) for kind in SizingKind}
-    kind, value = next((kind, value) for kind, value in sizes.items() if value is not None)
-    plan = Plan(strategy, entry.account, Sizing(kind, value))
-    if journal is None:
-        return plan
-    return replace(plan, on_error=lambda error: journal.strategy_failed(entry.name, error))
-
-
-def recorded_config(settings: Settings, markets: Mapping[str, Market]) -> dict[str, Any]:
-    """What a replay needs to decide alike: the settings and what the venue said of its markets."""
-    return {
-        "settings": settings.masked(),
-        "markets": [
-            {key: None if value is None else str(value) for key, value in asdict(market).items()}
-            for market in markets.values()
-        ],
-    }
-
-
-def recorded_markets(config: Mapping[str, Any]) -> dict[str, Market]:
-    markets = {}
-    for entry in config["markets"]:
-        numbers: dict[str, Any] = {key: value and Decimal(value) for key, value in entry.items() if key != "symbol"}
-        markets[entry["symbol"]] = Market(entry["symbol"], **numbers)
-    return markets
-
-
-async def _loop(
-    settings: Settings,
-    options: RunOptions,
-    plans: list[Plan],
-    database: Database,
-    feed: PriceFeed,
-    clock: Clock,
-    journal: Journal,
-) -> TradingLoop:
-    accounts = AccountRepository(database)
-    currency = next(iter(feed.markets.values())).quote
-    wanted = [Account(entry.account, currency, entry.capital, entry.capital) for entry in settings.strategy]
-    state = LoopState.empty(feed.symbols, plans, await accounts.open(wanted))
-    state.restore_targets(plans, await accounts.targets())
-    ticks = None
-    if settings.storage.record_ticks:
-        ticks = TickRepository(database)
-        await ticks.register({symbol: decimals_of(market) for symbol, market in feed.markets.items()})
-    trades, signals = TradeRepository(database), SignalRepository(database)
-    terms = Terms(settings.execution.fee_rate, settings.execution.slippage_bps)
-    executors = {
-        account.name: MockExecutor(
-            trades, signals, account=account, terms=terms, markets=feed.markets, last_prices=state.last_prices
-        )
-        for account in state.accounts.values()
-    }
-    # What a position costs beyond its price, so that a fraction of 1 can be paid for.
-    costs = settings.execution.fee_rate + settings.execution.slippage_bps / 10_000
-    ends = (options.until_poll, options.polls and database.cursor.polls + options.polls)
+def _pace(settings: Settings, options: RunOptions, clock: Clock, polls: int) -> Pace:
+    ends = (options.until_poll, options.polls and polls + options.polls)
     until = min((end for end in ends if end is not None), default=None)
-    pace = Pace(settings.feed.poll_interval_ms, POLL_TIMEOUT_S if clock.waits else None, until)
-    ledger = Ledger(database, signals, accounts, ticks)
-    return TradingLoop(feed, Engine(plans, feed.markets, costs), executors, state, ledger, clock, pace, journal)
-
-
-def decimals_of(market: Market) -> int:
-    """How many decimals a market's prices have."""
-    exponent = market.price_step.normalize().as_tuple().exponent
-    return max(0, -exponent) if isinstance(exponent, int) else 0
+    if not clock.waits:
+        return Pace(settings.feed.poll_interval_ms, until_poll=until)
+    return Pace(settings.feed.poll_interval_ms, POLL_TIMEOUT_S, until, settings.stale_after_ms)
 
 
 @asynccontextmanager

@@ -13,9 +13,11 @@ from typing import Any
 from bot.domain import MONEY, Block, OrderType, Signal
 from bot.engine import Decision, Engine, LoopState
 from bot.ports import Clock, Executor, FeedError, Observer, OrderRefused, PriceFeed
-from bot.repositories import AccountRepository, Database, LedgerBusy, SignalRepository, TickRepository
+from bot.repositories import AccountRepository, Database, LedgerBusy, SignalRepository, StorageFull, TickRepository
 
 BACKOFF_MAX_S = 60.0
+# Enough rows to make numpy's overhead vanish, few enough to keep a block's memory and its commit small.
+BLOCK_TICKS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,13 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Time between polls, how long one may take (None: feeds that cannot hang), and when to stop."""
+    """Time between polls, how long one may take (None: feeds that cannot hang), when to stop, and the age from which on
+    prices are not traded on (None: where time does not pass by itself)."""
 
     interval_ms: int
     poll_timeout_s: float | None = None
     until_poll: int | None = None
+    stale_after_ms: int | None = None
 
 
 class TradingLoop:
@@ -59,6 +63,11 @@ class TradingLoop:
         self._failures, self._failing_since = 0, 0.0
         self._held: Block | None = None
 
+    @property
+    def window(self) -> int:
+        """How many ticks of each symbol decisions look back on."""
+        return int(self.state.prices.shape[1])
+
     async def run(self) -> str:
         """Trades until the end and returns the reason for it."""
         history = width = await self._read_tape()
@@ -68,6 +77,7 @@ class TradingLoop:
                 return "stopped"
             try:
                 block = await self._collect(beat, polls, history)
+                self._check_age(block)
             except FeedError as error:
                 if await self._back_off(error):
                     return "stopped"
@@ -81,15 +91,25 @@ class TradingLoop:
             history = 0
         return "the polls are done"
 
+    def _check_age(self, block: Block | None) -> None:
+        """A process that was stopped or suspended between its poll and its step has prices of another time."""
+        if block is None or self._pace.stale_after_ms is None:
+            return
+        age_ms = self._clock.now_ms() - int(block.timestamp[-1])
+        if age_ms > self._pace.stale_after_ms:
+            raise FeedError(f"the prices are {age_ms / 1000:.1f} s old")
+
     async def _step_in_time(self, block: Block) -> bool:
-        """Steps, and where somebody holds a lock on the ledger waits for it; False once stopped.
+        """Steps, and where the ledger is locked or the disk full waits until it is not; False once stopped.
 
         Where time goes by meanwhile, the block is given up: its prices would be old by the time they are traded on.
         """
         while True:
             try:
                 await self.step(block)
-            except LedgerBusy as error:
+            except (LedgerBusy, StorageFull) as error:
+                if isinstance(error, StorageFull) and not self._clock.waits:
+                    raise
                 if await self._back_off(error):
                     return False
                 if not self._clock.waits:
@@ -198,7 +218,7 @@ class TradingLoop:
 
     async def _read_tape(self) -> int:
         """Fills the windows and the last prices from the tape; returns how many beats of history they can take."""
-        width = int(self.state.prices.shape[1])
+        width = self.window
         ticks = self._ledger.ticks
         if ticks is not None:
             tail = await ticks.tail(self.state.symbols, max(width, 1))

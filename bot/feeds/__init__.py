@@ -1,6 +1,6 @@
 """Where prices come from: the implementations of ``ports.PriceFeed``."""
 
-from bot.feeds.replay import ArrayFeed, ReplayFeed
+from bot.feeds.replay import ArrayFeed, ReplayFeed, SessionFeed, TapePart
 from bot.feeds.simulated import SimulatedFeed
 
-__all__ = ["ArrayFeed", "ReplayFeed", "SimulatedFeed"]
+__all__ = ["ArrayFeed", "ReplayFeed", "SessionFeed", "SimulatedFeed", "TapePart"]

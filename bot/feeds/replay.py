@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from bot.domain import Block, IntArray, Market
 from bot.repositories import TickRepository
-from bot.repositories.ticks import beats_of, block_of
+from bot.repositories.ticks import ID, beats_of, block_of
+
+POLLS_AT_ONCE = 1024
 
 
 class ReplayFeed:
@@ -22,8 +24,8 @@ class ReplayFeed:
     ) -> None:
         self.symbols, self.markets = symbols, markets
         self._tape, self._interval_ms = tape, interval_ms
-        self._known: dict[int, tuple[str, int]] = {}
-        self._rowid, self._position_ms = 0, -1
+        self._part = TapePart(tape, symbols)
+        self._position_ms = -1
 
     async def first_ms(self) -> int:
         """The time of the first price on the tape."""
@@ -35,16 +37,69 @@ class ReplayFeed:
         return await self._tape.tail(self.symbols, count, before_ms - self._interval_ms + 1) if count > 0 else None
 
     async def poll(self, beat_ms: int, polls: int) -> Block | None:
-        if not self._known:
-            self._known = await self._tape.symbols()
         after_ms = beat_ms - self._interval_ms
         if after_ms != self._position_ms:
-            self._rowid = await self._tape.first_at_or_after(after_ms + 1) - 1
+            self._part.seek(await self._tape.first_at_or_after(after_ms + 1) - 1)
+        block = await self._part.next(polls)
+        if block is not None:
+            self._position_ms = int(block.timestamp[-1])
+        return block
+
+    async def close(self) -> None:
+        """The tape belongs to whoever opened it."""
+
+
+class SessionFeed:
+    """Plays a part of a tape as it was recorded, its history included: what one run of the daemon saw."""
+
+    def __init__(self, part: TapePart, markets: Mapping[str, Market]) -> None:
+        self.symbols, self.markets = part.symbols, markets
+        self._part = part
+        self._rest: Block | None = None
+
+    async def history(self, before_ms: int, count: int) -> Block | None:
+        """None: it is on the tape, before the poll that it was asked for."""
+        return None
+
+    async def poll(self, beat_ms: int, polls: int) -> Block | None:
+        # Read in large parts, whatever is asked for: one poll a query would take longer than to decide on it.
+        block = self._rest or await self._part.next(max(polls, POLLS_AT_ONCE))
+        if block is None:
+            return None
+        end = block.warmup + polls
+        self._rest = block.columns(slice(end, None)) if end < len(block) else None
+        return block.columns(slice(0, end), block.warmup) if self._rest else block
+
+    async def close(self) -> None:
+        """The tape belongs to whoever opened it."""
+
+
+class TapePart:
+    """Reads a tape from one tick on, up to another, in whole polls. ``seen`` hears of every row that was read."""
+
+    def __init__(
+        self,
+        tape: TickRepository,
+        symbols: tuple[str, ...],
+        after: int = 0,
+        until: int = 2**63 - 1,
+        seen: Callable[[IntArray], None] = lambda rows: None,
+    ) -> None:
+        self.symbols = symbols
+        self._tape, self._tick, self._until, self._seen = tape, after, until, seen
+        self._known: dict[int, tuple[str, int]] = {}
+
+    def seek(self, after: int) -> None:
+        self._tick = after
+
+    async def next(self, polls: int) -> Block | None:
+        """The next 1 to ``polls`` polls with the history that stands before them; None at the end."""
+        self._known = self._known or await self._tape.symbols()
         while len(rows := await self._rows(polls)):
-            self._rowid += len(rows)
+            self._tick = int(rows[-1, ID])
+            self._seen(rows)
             block = block_of(rows, self.symbols, self._known).without_gaps()
             if block.polls:
-                self._position_ms = int(block.timestamp[-1])
                 return block
         return None
 
@@ -52,7 +107,7 @@ class ReplayFeed:
         """The next rows of the tape: history, if there is any, then up to ``polls`` whole polls."""
         limit = (polls + 1) * max(1, len(self._known))
         while True:
-            rows = await self._tape.read(self._rowid, limit)
+            rows = await self._tape.read(self._tick, limit, self._until)
             if not len(rows):
                 return rows
             beat, live = beats_of(rows), rows[:, 6] == 0
@@ -67,9 +122,6 @@ class ReplayFeed:
             if len(rows) < limit:
                 return rows if first < len(rows) else rows[:0]
             limit *= 2
-
-    async def close(self) -> None:
-        """The tape belongs to whoever opened it."""
 
 
 class ArrayFeed:

@@ -3,7 +3,15 @@
 from bot.repositories.accounts import AccountRepository
 from bot.repositories.cursor import Cursor
 from bot.repositories.database import Database, open_database
-from bot.repositories.errors import CapitalChanged, LedgerAhead, LedgerBusy, LedgerError, LedgerLocked, LedgerMissing
+from bot.repositories.errors import (
+    CapitalChanged,
+    LedgerAhead,
+    LedgerBusy,
+    LedgerError,
+    LedgerLocked,
+    LedgerMissing,
+    StorageFull,
+)
 from bot.repositories.lock import lock_owner
 from bot.repositories.orders import OrderRepository
 from bot.repositories.runs import RunRepository
@@ -24,6 +32,7 @@ __all__ = [
     "OrderRepository",
     "RunRepository",
     "SignalRepository",
+    "StorageFull",
     "TickRepository",
     "TradeRepository",
     "lock_owner",

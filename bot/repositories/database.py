@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from bot.domain import IntArray, Position
 from bot.repositories import audit, connect, decisions, digest, seals
 from bot.repositories.cursor import Cursor
-from bot.repositories.errors import LedgerError, translate
+from bot.repositories.errors import LedgerBusy, LedgerError, StorageFull, translate
 from bot.repositories.insert import Insert
 from bot.repositories.lock import LedgerLock
 from bot.repositories.standing import Aside, Head, Standing
@@ -196,7 +196,9 @@ async def open_database(
             try:
                 yield database
             finally:
-                await database.run(connect.checkpoint)
+                # What does not fit now stays in the -wal, and is as safe there.
+                with suppress(LedgerBusy, StorageFull):
+                    await database.run(connect.checkpoint)
 
 
 @asynccontextmanager

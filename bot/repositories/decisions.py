@@ -19,11 +19,12 @@ FILLED, REFUSED = "filled", "refused"
 # twice, and in the order of time.
 ORDER_ID_PREFIX = "7061706c-6f6f-8000-8000-"
 
-STAGE = """CREATE TEMP TABLE decisions (
-    id, poll, timestamp, account, symbol, target, bid, ask, reason,
-    order_id, side, type, quantity, limit_price, price, cost, fee, fee_currency, pnl
-)"""
-WIDTH = 19
+COLUMNS = (
+    "id", "poll", "timestamp", "account", "symbol", "target", "bid", "ask", "reason",
+    "order_id", "side", "type", "quantity", "limit_price", "price", "cost", "fee", "fee_currency", "pnl",
+)  # fmt: skip
+WIDTH = len(COLUMNS)
+STAGE = f"CREATE TEMP TABLE decisions ({', '.join(COLUMNS)})"
 INSERT = Insert("INSERT INTO temp.decisions VALUES", WIDTH)
 SPREAD = (
     f"""INSERT INTO signals SELECT id, poll, timestamp, account, symbol, target, bid, ask,
@@ -62,7 +63,7 @@ LEFT JOIN orders o ON o.id = printf('{ORDER_ID_PREFIX}%012x', numbers.id)
 
 Decision = tuple[Any, ...]
 _REFUSED_TAIL = (None,) * 10
-_POLL, _ORDER_ID = 1, 9
+POLL, ACCOUNT, ORDER_ID = 1, 3, 9
 
 
 def order_id(decision: int) -> str:
@@ -77,7 +78,7 @@ def refused(signal: Signal, reason: str) -> Decision:
 def counted(values: list[Any]) -> tuple[int, int]:
     """How many signals, and how many orders (which are as many trades), rows hold whose values stand one by one."""
     rows = len(values) // WIDTH
-    return rows - values[_POLL::WIDTH].count(None), rows - values[_ORDER_ID::WIDTH].count(None)
+    return rows - values[POLL::WIDTH].count(None), rows - values[ORDER_ID::WIDTH].count(None)
 
 
 def stored(connection: sqlite3.Connection, after: int, until: int) -> Iterator[Decision]:

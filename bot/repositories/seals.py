@@ -49,15 +49,21 @@ def all_after(connection: sqlite3.Connection, seal: int) -> list[Seal]:
 
 def newest(connection: sqlite3.Connection, before_ms: int | None = None) -> Seal:
     """The last seal, or the last one that is not later than a moment."""
-    where = "" if before_ms is None else "WHERE timestamp <= ?"
-    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals {where} ORDER BY id DESC LIMIT 1"  # noqa: S608 - constants
-    row = connection.execute(query, () if before_ms is None else (before_ms,)).fetchone()
-    return GENESIS if row is None else _seal(row)
+    return _last(connection, "timestamp <= ?", 2**63 - 1 if before_ms is None else before_ms)
 
 
 def numbered(connection: sqlite3.Connection, seal: int) -> Seal:
-    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE id = ?"  # noqa: S608 - constants
-    row = connection.execute(query, (seal,)).fetchone()
+    return _last(connection, "id = ?", seal)
+
+
+def before_decision(connection: sqlite3.Connection, decision: int) -> Seal:
+    """The last seal that does not cover a decision yet."""
+    return _last(connection, "decisions < ?", decision)
+
+
+def _last(connection: sqlite3.Connection, condition: str, value: int) -> Seal:
+    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE {condition} ORDER BY id DESC LIMIT 1"  # noqa: S608
+    row = connection.execute(query, (value,)).fetchone()
     return GENESIS if row is None else _seal(row)
 
 

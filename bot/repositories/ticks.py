@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from bot.repositories.insert import Insert
 
 _INSERT = Insert("INSERT INTO ticks (poll, symbol_id, timestamp, bid, ask, last, warmup) VALUES", 7)
 _INSERT_SYMBOLS = Insert("INSERT INTO symbols (symbol, decimals) VALUES", 2)
-_SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup FROM ticks"
+_SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup, id FROM ticks"
 PRICE_DECIMALS_MAX = 15
+ID = 7
 
 
 class TickRepository:
@@ -94,11 +96,11 @@ class TickRepository:
         for symbol in symbols:
             ids = [number for number, (name, _) in known.items() if name == symbol]
             marks = ", ".join("?" * len(ids))
-            query = f"SELECT * FROM ticks WHERE symbol_id IN ({marks}) AND id < ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+            query = f"{_SELECT} WHERE symbol_id IN ({marks}) AND id < ? ORDER BY id DESC LIMIT ?"
             rows += await self._database.fetch(query, (*ids, end, count))
         if not rows:
             return None
-        tail = block_of(_matrix([row[1:] for row in sorted(rows)]), symbols, known)
+        tail = block_of(_matrix(sorted(rows, key=itemgetter(ID))), symbols, known)
         return replace(tail, warmup=len(tail))
 
     async def last_timestamp(self) -> int:
@@ -116,16 +118,21 @@ class TickRepository:
         rows = await self._database.fetch("SELECT id, symbol, decimals FROM symbols")
         return {row[0]: (row[1], row[2]) for row in rows}
 
-    async def last_prices(self) -> dict[str, float]:
-        """The last recorded price of each symbol that is among the latest on the tape."""
+    async def last_prices(self, until: int = 2**63 - 1) -> dict[str, float]:
+        """The last recorded price of each symbol that is among the latest on the tape, or among those up to a tick."""
         known = await self.symbols()
-        rows = await self._database.fetch(f"{_SELECT} ORDER BY id DESC LIMIT ?", (8 * len(known),))
-        newest = {row[1]: row[5] for row in reversed(rows)}
+        query = f"{_SELECT} WHERE id <= ? ORDER BY id DESC LIMIT ?"
+        newest = {row[1]: row[5] for row in reversed(await self._database.fetch(query, (until, 8 * len(known))))}
         return {known[number][0]: units / 10.0 ** known[number][1] for number, units in sorted(newest.items())}
 
-    async def read(self, tick: int, limit: int) -> IntArray:
-        """Up to ``limit`` rows that follow ``tick``, shape [rows, 7], in the order of the table's columns."""
-        return _matrix(await self._database.fetch(f"{_SELECT} WHERE id > ? ORDER BY id LIMIT ?", (tick, limit)))
+    async def read(self, after: int, limit: int, until: int = 2**63 - 1) -> IntArray:
+        """Up to ``limit`` rows after one tick and up to another, shape [rows, 8]: the table's columns, the id last."""
+        query = f"{_SELECT} WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+        return _matrix(await self._database.fetch(query, (after, until, limit)))
+
+    async def first_poll_after(self, poll: int) -> int:
+        """The first tick of a later poll than this one."""
+        return await self._search("poll", poll + 1)
 
     async def around(self, symbol: str, timestamp: int, each_side: int = 3) -> list[Row]:
         """``timestamp, bid, ask, last`` of a symbol's quotes nearest to a moment, oldest first."""
@@ -136,15 +143,18 @@ class TickRepository:
         return before[::-1] + after
 
     async def first_at_or_after(self, timestamp: int) -> int:
-        """The tick of the first tick that is not before a moment."""
+        """The first tick that is not before a moment."""
+        return await self._search("timestamp", timestamp)
+
+    async def _search(self, column: str, value: int) -> int:
         # The tape is in order of time, so a search by halves needs no index (which every tick would pay for).
         low, high = 1, self._database.cursor.ticks + 1
+        # Retention leaves holes: what is not there any more is older than what is.
+        query = f"SELECT id, {column} FROM ticks WHERE id >= ? ORDER BY id LIMIT 1"  # noqa: S608 - two constants
         while low < high:
             middle = (low + high) // 2
-            # Retention leaves holes: what is not there any more is older than what is.
-            query = "SELECT id, timestamp FROM ticks WHERE id >= ? ORDER BY id LIMIT 1"
             found = await self._database.fetch(query, (middle,))
-            if found and found[0][1] < timestamp:
+            if found and found[0][1] < value:
                 low = int(found[0][0]) + 1
             else:
                 high = middle
@@ -182,4 +192,4 @@ def _whole(units: FloatArray) -> IntArray:
 
 
 def _matrix(rows: list[Row]) -> IntArray:
-    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * 7).reshape(-1, 7)
+    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * 8).reshape(-1, 8)

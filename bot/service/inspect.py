@@ -19,6 +19,8 @@ from bot.repositories import (
 from bot.repositories import signals as signal_rows
 from bot.repositories import trades as trade_rows
 from bot.repositories.decisions import REFUSED
+from bot.service import past
+from bot.service.past import Moment
 
 Document = dict[str, Any]
 _MONEY_COLUMNS = ("price", "quantity", "cost", "fee", "pnl")
@@ -37,14 +39,32 @@ REASONS = {
 async def status(database: Database, now_ms: int, stale_after_s: float) -> Document:
     """Accounts with their positions at the last prices, open orders, counts, and how old the data is."""
     cursor = database.cursor
+    accounts, prices = await AccountRepository(database).load(), await TickRepository(database).last_prices()
+    document = await _status(database, Moment(cursor, database.digest, accounts, prices))
     age_s = round(max(0, now_ms - cursor.timestamp) / 1000, 3) if cursor.polls else None
-    prices = await TickRepository(database).last_prices()
-    accounts = await AccountRepository(database).load()
-    run = await RunRepository(database).last()
-    strategies = {}
-    if run is not None:
-        entries = RunRepository.config_of(run)["settings"]["strategy"]
-        strategies = {entry["account"]: entry["name"] for entry in entries}
+    return {
+        **document,
+        "data_age_s": age_s,
+        "stale": age_s is None or age_s > stale_after_s,
+        "open_orders": [list(order) for order in await OrderRepository(database).open_orders()],
+    }
+
+
+async def status_at(database: Database, timestamp: int) -> Document:
+    """The same as it was at a moment."""
+    moment = await past.at(database, timestamp)
+    age_s = round((timestamp - moment.cursor.timestamp) / 1000, 3) if moment.cursor.polls else None
+    document = await _status(database, moment)
+    return {**document, "at": iso8601(timestamp), "data_age_s": age_s, "stale": False, "open_orders": []}
+
+
+async def _status(database: Database, moment: Moment) -> Document:
+    cursor = moment.cursor
+    strategies: dict[str, str] = {}
+    for run in await RunRepository(database).all():
+        if run[2] <= max(cursor.polls, 1):
+            entries = RunRepository.config_of(run)["settings"]["strategy"]
+            strategies |= {entry["account"]: entry["name"] for entry in entries}
     pid = lock_owner(database.path)
     return {
         "ledger": str(database.path),
@@ -55,13 +75,12 @@ async def status(database: Database, now_ms: int, stale_after_s: float) -> Docum
         "signals": cursor.signals,
         "orders": cursor.orders,
         "trades": cursor.trades,
-        "digest": database.digest,
+        "digest": moment.digest,
         "last_price_at": iso8601(cursor.timestamp) if cursor.polls else None,
-        "data_age_s": age_s,
-        "stale": age_s is None or age_s > stale_after_s,
-        "prices": prices,
-        "accounts": [_account(account, strategies.get(account.name), prices) for account in accounts.values()],
-        "open_orders": [list(order) for order in await OrderRepository(database).open_orders()],
+        "prices": moment.prices,
+        "accounts": [
+            _account(account, strategies.get(account.name), moment.prices) for account in moment.accounts.values()
+        ],
     }
 
 

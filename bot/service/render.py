@@ -55,13 +55,14 @@ class Page:
 def status(document: Document) -> str:
     page = Page()
     state = f"running (process {document['pid']})" if document["running"] else "not running"
+    if "at" in document:
+        state = f"as it was at {document['at']}"
     page.add(f"[bold]{escape(document['ledger'])}[/]  {state}")
     age = document["data_age_s"]
     stale = ", stale" if document["running"] and document["stale"] else ""
-    when = (
-        f"last price {document['last_price_at']}  ({_duration(age)} ago{stale})" if age is not None else "no prices yet"
-    )
-    page.add(when)
+    since = "before" if "at" in document else "ago"
+    when = f"last price {document['last_price_at']}  ({_duration(age)} {since}{stale})" if age is not None else ""
+    page.add(when or "no prices yet")
     page.add(
         f"{document['polls']} polls, {document['ticks']} ticks, {document['signals']} signals,"
         f" {document['trades']} trades, {len(document['open_orders'])} open orders"
@@ -121,6 +122,60 @@ def why(document: Document) -> str:
             then = f"target {following['target']:g} at {following['datetime']}, {following['verdict']}"
             page.add(f"  next signal: {then}")
     return page.text
+
+
+def audit(document: Document) -> str:
+    page = Page()
+    if not document["ok"]:
+        page.add(f"[bold red]not ok[/]: {escape(document['error'])}")
+        if "difference" in document:
+            page.add(_difference(page, document["difference"]))
+        return page.text
+    page.add(f"[bold]ok[/]  digest {document['digest']}")
+    page.add(
+        f"{document['polls']} polls, {document['ticks']} ticks, {document['signals']} signals, {document['orders']}"
+        f" orders, {document['trades']} trades, {document['seals']} seals"
+    )
+    money = ("capital", "realised", "fees", "cash")
+    accounts = page.table("account", *money, right=money)
+    held = ("quantity", "cost")
+    positions = page.table("account", "symbol", *held, right=held)
+    for account in document["accounts"]:
+        accounts.add_row(escape(account["account"]), *[_money(float(account[key])) for key in money])
+    for position in document["positions"]:
+        names = [escape(position[key]) for key in ("account", "symbol")]
+        positions.add_row(*names, _number(float(position["quantity"])), _money(float(position["cost"])))
+    page.add(accounts if accounts.row_count else "no accounts")
+    page.add(positions if positions.row_count else "no open positions")
+    return page.text
+
+
+def verify(document: Document) -> str:
+    page = Page()
+    if document["ok"]:
+        page.add(f"[bold]ok[/]  digest {document['digest']}")
+        what = f"{document['polls']} polls from poll {document['first_poll']} on, {document['decisions']} decisions"
+        page.add(f"replayed {what}: every row is the same")
+        return page.text
+    page.add(f"[bold red]not ok[/]: {escape(document['error'])}")
+    if document["difference"]:
+        page.add(_difference(page, document["difference"]))
+    return page.text
+
+
+def _difference(page: Page, difference: Document) -> RenderableType:
+    """Both versions of a decision side by side; where they part is marked."""
+    table = page.table("column", "ledger", "replay", "")
+    stored, replayed = difference["stored"] or {}, difference["replayed"] or {}
+    for column in stored or replayed:
+        values = [_side(side, column) for side in (stored, replayed)]
+        parts = values[0] != values[1]
+        table.add_row(column, *[f"[bold]{value}[/]" if parts else value for value in values], "<" if parts else "")
+    return table
+
+
+def _side(side: Document, column: str) -> str:
+    return escape(str(side[column])) if column in side and side[column] is not None else "-"
 
 
 def summary(document: Document) -> str:

@@ -153,6 +153,11 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     http: HttpSettings = HttpSettings()
 
+    @property
+    def stale_after_ms(self) -> int:
+        """An interval longer than ``stale_after_s`` makes no price stale before the next one is due."""
+        return round(1000 * max(self.feed.stale_after_s, 3 * self.feed.poll_interval_s))
+
     def masked(self) -> dict[str, Any]:
         """As JSON can hold it: decimals as text, secrets as ``***``, sizes that are not set left out."""
         return {name: showable(value, name) for name, value in self}

@@ -273,8 +273,7 @@ class TestLedgerFile:
         ledger.write_bytes(traded.read_bytes())
         with closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
             connection.execute("UPDATE trades SET price = '1' WHERE id = 3")
-        for verb in (["run", "--polls", "1", "--max-speed"], ["status"]):
-            refused(asked(ledger, *verb), 65, "trades")
+        refused(asked(ledger, "run", "--polls", "1", "--max-speed"), 65, "trade 3: ")
 
     def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
         folder = tmp_path if os.geteuid() else Path("/sys")

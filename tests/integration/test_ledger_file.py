@@ -660,7 +660,7 @@ def test_the_tape_gives_back_every_bit(tape: tuple[list[Block], Block]) -> None:
         async with open_database(path, read_only=True) as database:
             ticks = TickRepository(database)
             rows = await ticks.read(0, whole.ticks)
-            assert rows.shape == (whole.ticks, 7)
+            assert rows.shape == (whole.ticks, 8)
             again = block_of(rows, whole.symbols, await ticks.symbols())
             tail = await ticks.tail(whole.symbols, len(whole))
             assert tail is not None

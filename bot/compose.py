@@ -1,0 +1,130 @@
+"""From settings to a trading loop: the same for a daemon, and for a replay that proves what the daemon did."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from decimal import Decimal
+from typing import Any
+
+from bot.domain import Account, Market, quote_currency
+from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
+from bot.execution import MockExecutor, Terms
+from bot.loop import Ledger, Pace, TradingLoop
+from bot.ports import Clock, Observer, PriceFeed, Strategy
+from bot.repositories import AccountRepository, Database, SignalRepository, TickRepository, TradeRepository
+from bot.repositories.books import STANDALONE
+from bot.settings import FeedSettings, Settings, SettingsError, StorageSettings, StrategySettings
+from bot.settings.strategies import built
+
+Failed = Callable[[str, Exception | SystemExit], None]
+
+
+def plans_of(settings: Settings, failed: Failed | None = None) -> list[Plan]:
+    """The configured strategies; raises SettingsError with all that is wrong with their names and parameters.
+
+    ``failed`` hears the name of a strategy that raised, and what.
+    """
+    entries = ((number, entry.name, entry.params) for number, entry in enumerate(settings.strategy, start=1))
+    strategies, problems = built(entries, settings.strategy_folder)
+    quotes = {quote_currency(symbol) for symbol in settings.feed.symbols}
+    if len(quotes) > 1:
+        problems.append(
+            f"feed.symbols: an account has one currency, and these are quoted in {', '.join(sorted(quotes))}:"
+            " keep to symbols with one quote currency"
+        )
+    if any(entry.account == STANDALONE for entry in settings.strategy):
+        problems.append(f"strategy.account: {STANDALONE!r} is kept for orders made from Python; choose another name")
+    replay = settings.feed.replay.path
+    if settings.feed.kind == "replay" and not os.path.isfile(replay):
+        problems.append(f"feed.replay.path = {replay!r}: there is no such file")
+    if problems:
+        raise SettingsError(problems)
+    return [_plan(*pair, failed) for pair in zip(settings.strategy, strategies, strict=True)]
+
+
+def _plan(entry: StrategySettings, strategy: Strategy, failed: Failed | None) -> Plan:
+    sizes = {kind: getattr(entry, kind) for kind in SizingKind}
+    kind, value = next((kind, value) for kind, value in sizes.items() if value is not None)
+    plan = Plan(strategy, entry.account, Sizing(kind, value))
+    if failed is None:
+        return plan
+    return replace(plan, on_error=lambda error: failed(entry.name, error))
+
+
+def recorded_config(settings: Settings, markets: Mapping[str, Market], window: int) -> dict[str, Any]:
+    """What a replay needs to decide alike: the settings, what the venue said of its markets, and how many ticks of each
+    symbol the strategies look back on."""
+    shown = settings.masked()
+    if shown["strategy_folder"]:
+        shown["strategy_folder"] = os.path.abspath(shown["strategy_folder"])
+    return {
+        "settings": shown,
+        "markets": [
+            {key: None if value is None else str(value) for key, value in asdict(market).items()}
+            for market in markets.values()
+        ],
+        "window": window,
+    }
+
+
+def recorded_settings(config: Mapping[str, Any]) -> Settings:
+    """The settings of a recorded run, as far as its decisions depend on them. Raises SettingsError."""
+    stored = config["settings"]
+    try:
+        return Settings(
+            strategy_folder=stored["strategy_folder"],
+            feed=FeedSettings.model_validate({key: stored["feed"][key] for key in ("symbols", "poll_interval_s")}),
+            strategy=stored["strategy"],
+            execution=stored["execution"],
+            storage=StorageSettings(record_ticks=stored["storage"]["record_ticks"]),
+        )
+    except ValueError as error:
+        raise SettingsError([f"a run was recorded with settings that this version does not take: {error}"]) from None
+
+
+def recorded_markets(config: Mapping[str, Any]) -> dict[str, Market]:
+    markets = {}
+    for entry in config["markets"]:
+        numbers: dict[str, Any] = {key: value and Decimal(value) for key, value in entry.items() if key != "symbol"}
+        markets[entry["symbol"]] = Market(entry["symbol"], **numbers)
+    return markets
+
+
+async def trading_loop(
+    settings: Settings,
+    plans: Sequence[Plan],
+    database: Database,
+    ticks: TickRepository | None,
+    feed: PriceFeed,
+    clock: Clock,
+    pace: Pace,
+    observer: Observer,
+) -> TradingLoop:
+    """The loop for a feed and a ledger, with the state that the ledger holds. Without ``ticks`` it has no tape."""
+    accounts = AccountRepository(database)
+    currency = next(iter(feed.markets.values())).quote
+    wanted = [Account(entry.account, currency, entry.capital, entry.capital) for entry in settings.strategy]
+    state = LoopState.empty(feed.symbols, plans, await accounts.open(wanted))
+    state.restore_targets(plans, await accounts.targets())
+    if ticks is not None:
+        await ticks.register({symbol: _decimals_of(market) for symbol, market in feed.markets.items()})
+    trades, signals = TradeRepository(database), SignalRepository(database)
+    terms = Terms(settings.execution.fee_rate, settings.execution.slippage_bps)
+    executors = {
+        account.name: MockExecutor(
+            trades, signals, account=account, terms=terms, markets=feed.markets, last_prices=state.last_prices
+        )
+        for account in state.accounts.values()
+    }
+    # What a position costs beyond its price, so that a fraction of 1 can be paid for.
+    costs = settings.execution.fee_rate + settings.execution.slippage_bps / 10_000
+    ledger = Ledger(database, signals, accounts, ticks)
+    return TradingLoop(feed, Engine(plans, feed.markets, costs), executors, state, ledger, clock, pace, observer)
+
+
+def _decimals_of(market: Market) -> int:
+    """How many decimals a market's prices have."""
+    exponent = market.price_step.normalize().as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
