@@ -26,10 +26,12 @@ from bot.repositories import (
     LedgerAhead,
     LedgerBusy,
     LedgerMissing,
+    Retention,
     RunRepository,
     StorageFull,
     TickRepository,
     open_database,
+    seals,
 )
 from bot.repositories.connect import Synchronous
 from bot.service.journal import Journal
@@ -96,8 +98,11 @@ async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Sum
                 _check_clock(system, database)
                 clock = system
             ticks = TickRepository(database) if settings.storage.record_ticks else None
+            # What was recorded faster than time is a recording, to be replayed as a whole.
+            days = settings.storage.keep_ticks_days if clock.waits else 0
+            retention = Retention(database, days) if days else None
             pace = _pace(settings, options, clock, database.cursor.polls)
-            loop = await trading_loop(settings, plans, database, ticks, feed, clock, pace, journal)
+            loop = await trading_loop(settings, plans, database, ticks, feed, clock, pace, journal, retention)
             runs = RunRepository(database)
             config = recorded_config(settings, feed.markets, loop.window)
             number = await runs.start(system.now_ms(), __version__, config)
@@ -148,7 +153,9 @@ async def _feed(settings: Settings) -> AsyncIterator[PriceFeed]:
             for run in await RunRepository(source).all():
                 markets |= recorded_markets(RunRepository.config_of(run))
             wanted = {symbol: markets.get(symbol, Market(symbol, Decimal("1e-8"))) for symbol in feed.symbols}
-            yield ReplayFeed(tape, feed.symbols, wanted, feed.poll_interval_ms)
+            # Of a tape whose older part was deleted, only some ticks of that part are left.
+            base = await source.run(seals.base)
+            yield ReplayFeed(tape, feed.symbols, wanted, feed.poll_interval_ms, base.cursor.ticks)
     except LedgerMissing:
         raise SettingsError([f"feed.replay.path = {path!r}: there is no such file"]) from None
 

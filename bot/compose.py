@@ -13,7 +13,7 @@ from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor, Terms
 from bot.loop import Ledger, Pace, TradingLoop
 from bot.ports import Clock, Observer, PriceFeed, Strategy
-from bot.repositories import AccountRepository, Database, SignalRepository, TickRepository, TradeRepository
+from bot.repositories import AccountRepository, Database, Retention, SignalRepository, TickRepository, TradeRepository
 from bot.repositories.books import STANDALONE
 from bot.settings import FeedSettings, Settings, SettingsError, StorageSettings, StrategySettings
 from bot.settings.strategies import built
@@ -101,6 +101,7 @@ async def trading_loop(
     clock: Clock,
     pace: Pace,
     observer: Observer,
+    retention: Retention | None = None,
 ) -> TradingLoop:
     """The loop for a feed and a ledger, with the state that the ledger holds. Without ``ticks`` it has no tape."""
     accounts = AccountRepository(database)
@@ -120,7 +121,7 @@ async def trading_loop(
     }
     # What a position costs beyond its price, so that a fraction of 1 can be paid for.
     costs = settings.execution.fee_rate + settings.execution.slippage_bps / 10_000
-    ledger = Ledger(database, signals, accounts, ticks)
+    ledger = Ledger(database, signals, accounts, ticks, retention)
     return TradingLoop(feed, Engine(plans, feed.markets, costs), executors, state, ledger, clock, pace, observer)
 
 

@@ -13,21 +13,33 @@ from typing import Any
 from bot.domain import MONEY, Block, OrderType, Signal
 from bot.engine import Decision, Engine, LoopState
 from bot.ports import Clock, Executor, FeedError, Observer, OrderRefused, PriceFeed
-from bot.repositories import AccountRepository, Database, LedgerBusy, SignalRepository, StorageFull, TickRepository
+from bot.repositories import (
+    AccountRepository,
+    Database,
+    LedgerBusy,
+    Retention,
+    SignalRepository,
+    StorageFull,
+    TickRepository,
+)
 
 BACKOFF_MAX_S = 60.0
+# A disk is no exchange: nobody minds being asked often.
+STORAGE_BACKOFF_MAX_S = 10.0
 # Enough rows to make numpy's overhead vanish, few enough to keep a block's memory and its commit small.
 BLOCK_TICKS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The repositories that a block is written to. Without ``ticks`` prices are not recorded."""
+    """The repositories that a block is written to. Without ``ticks`` prices are not recorded, without ``retention``
+    they are kept for good."""
 
     database: Database
     signals: SignalRepository
     accounts: AccountRepository
     ticks: TickRepository | None
+    retention: Retention | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,8 @@ class TradingLoop:
             if not await self._step_in_time(block):
                 return "stopped"
             history = 0
+            if self._ledger.retention is not None:
+                await self._ledger.retention.tidy()
         return "the polls are done"
 
     def _check_age(self, block: Block | None) -> None:
@@ -110,7 +124,7 @@ class TradingLoop:
             except (LedgerBusy, StorageFull) as error:
                 if isinstance(error, StorageFull) and not self._clock.waits:
                     raise
-                if await self._back_off(error):
+                if await self._back_off(error, STORAGE_BACKOFF_MAX_S):
                     return False
                 if not self._clock.waits:
                     continue
@@ -252,11 +266,11 @@ class TradingLoop:
         for name, account in self.state.accounts.items():
             account.restore(stored[name])
 
-    async def _back_off(self, error: Exception) -> bool:
+    async def _back_off(self, error: Exception, max_s: float = BACKOFF_MAX_S) -> bool:
         if not self._failures:
             self._failing_since = self._clock.monotonic()
         self._failures += 1
-        delay = min(BACKOFF_MAX_S, self._pace.interval_ms / 1000 * 2 ** min(self._failures, 16))
+        delay = min(max_s, self._pace.interval_ms / 1000 * 2 ** min(self._failures, 16))
         # Spread over [0.5, 1) of the delay, so that many daemons do not come back in step.
         seed = blake2b(f"{self.state.symbols}{self._failing_since}{self._failures}".encode(), digest_size=2).digest()
         delay *= 0.5 + int.from_bytes(seed) / 131072

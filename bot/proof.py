@@ -174,9 +174,9 @@ async def _sums(source: Database) -> Document:
 
 async def _replayed(source: Database, start: Seal | None, steps: bool) -> Proof:
     head = await source.run(Head.read)
-    base = await source.run(lambda connection: seals.numbered(connection, head.base))
-    whole = start is None or start.id <= base.id
-    start = base if whole or start is None else start
+    base = await source.run(seals.base)
+    if start is None or start.id < base.id:
+        start = base
     sessions = await _sessions(source, start)
     scratch = await InlineWorker.start(connect.scratch)
     try:
@@ -218,7 +218,7 @@ async def _sessions(source: Database, start: Seal) -> list[Session]:
     """The runs that recorded anything after a seal, the first one first."""
     runs = await RunRepository(source).all()
     polls = [int(run[2]) for run in runs]
-    ends = [*(first - 1 for first in polls[1:]), source.cursor.polls]
+    ends = [*(first - 1 for first in polls[1:]), source.cursor.polls][: len(polls)]
     tape = SourceTape(source, source.cursor)
     found = []
     for run, first, last in zip(runs, polls, ends, strict=True):

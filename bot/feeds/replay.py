@@ -20,16 +20,22 @@ class ReplayFeed:
     """
 
     def __init__(
-        self, tape: TickRepository, symbols: tuple[str, ...], markets: Mapping[str, Market], interval_ms: int
+        self,
+        tape: TickRepository,
+        symbols: tuple[str, ...],
+        markets: Mapping[str, Market],
+        interval_ms: int,
+        after: int = 0,
     ) -> None:
+        """Plays what follows the tick ``after``."""
         self.symbols, self.markets = symbols, markets
-        self._tape, self._interval_ms = tape, interval_ms
+        self._tape, self._interval_ms, self._after = tape, interval_ms, after
         self._part = TapePart(tape, symbols)
         self._position_ms = -1
 
     async def first_ms(self) -> int:
         """The time of the first price on the tape."""
-        rows = await self._tape.read(0, 1)
+        rows = await self._tape.read(self._after, 1)
         return int(rows[0, 2]) if len(rows) else 0
 
     async def history(self, before_ms: int, count: int) -> Block | None:
@@ -39,7 +45,7 @@ class ReplayFeed:
     async def poll(self, beat_ms: int, polls: int) -> Block | None:
         after_ms = beat_ms - self._interval_ms
         if after_ms != self._position_ms:
-            self._part.seek(await self._tape.first_at_or_after(after_ms + 1) - 1)
+            self._part.seek(max(self._after, await self._tape.first_at_or_after(after_ms + 1) - 1))
         block = await self._part.next(polls)
         if block is not None:
             self._position_ms = int(block.timestamp[-1])

@@ -14,6 +14,7 @@ from bot.repositories.errors import (
 )
 from bot.repositories.lock import lock_owner
 from bot.repositories.orders import OrderRepository
+from bot.repositories.retention import Retention
 from bot.repositories.runs import RunRepository
 from bot.repositories.signals import SignalRepository
 from bot.repositories.ticks import TickRepository
@@ -30,6 +31,7 @@ __all__ = [
     "LedgerLocked",
     "LedgerMissing",
     "OrderRepository",
+    "Retention",
     "RunRepository",
     "SignalRepository",
     "StorageFull",

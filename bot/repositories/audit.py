@@ -44,6 +44,14 @@ def whole(connection: sqlite3.Connection) -> Standing:
 
 
 def _audited(connection: sqlite3.Connection, start: Seal, stops: list[Seal]) -> Standing:
+    try:
+        return _added_up(connection, start, stops)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        # A damaged row may hold anything: text that is no number, bytes that are no text.
+        raise LedgerError(f"a row cannot be read: {error}") from error
+
+
+def _added_up(connection: sqlite3.Connection, start: Seal, stops: list[Seal]) -> Standing:
     head = Head.read(connection)
     with localcontext(MONEY):
         running = _decisions(connection, start, stops, head)
@@ -138,8 +146,9 @@ def _tape(connection: sqlite3.Connection, start: Seal, stops: list[Seal], head: 
         raise LedgerError(f"one of the ticks {before + 1} to {head.cursor.ticks} was altered")
     if clock[0] > head.cursor.polls or clock[1] > head.cursor.timestamp:
         raise LedgerError(f"the cursor is at poll {head.cursor.polls}, the tape at poll {clock[0]}")
-    found = connection.execute("SELECT max(id) FROM ticks WHERE id > ?", (head.cursor.ticks,)).fetchone()[0]
-    if found is not None:
+    least, most = connection.execute("SELECT (SELECT min(id) FROM ticks), (SELECT max(id) FROM ticks)").fetchone()
+    found = least if (least or 1) < 1 else most
+    if found is not None and not 1 <= found <= head.cursor.ticks:
         raise LedgerError(f"tick {found} was added: the last one is {head.cursor.ticks}")
     return running
 

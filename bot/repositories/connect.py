@@ -16,6 +16,7 @@ APPLICATION_ID = 0x50504C50  # "PPLP"
 MIGRATIONS = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
 # Short enough that a stop is not held up by somebody's forgotten transaction; the loop tries again by itself.
 BUSY_TIMEOUT_S = 2.0
+LOG_BYTES = 8 * 2**20
 SQLITE_NEEDED = (3, 37, 0)
 
 # FULL: at NORMAL a power cut takes back trades that were reported.
@@ -33,6 +34,12 @@ def real_path(path: str | os.PathLike[str]) -> Path:
 
 def create(path: Path) -> None:
     """The folder and the file for their owner's eyes only; SQLite gives its side files the same rights."""
+    log = log_path(path)
+    if _size(log) and not _size(path):
+        # A copy that failed, or a file that was deleted: SQLite would take the log for a stranger's and delete it.
+        raise LedgerError(
+            f"{path} is empty or gone, but {log.name} beside it holds a part of a ledger: restore it first"
+        )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -40,14 +47,28 @@ def create(path: Path) -> None:
         raise translate(error, path) from error
 
 
+def log_path(path: Path) -> Path:
+    """The write-ahead log of a ledger."""
+    return path.with_name(path.name + "-wal")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def writer(path: Path, synchronous: Synchronous = "FULL") -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < SQLITE_NEEDED:
         raise LedgerError(f"Python has SQLite {sqlite3.sqlite_version}, a ledger needs 3.37 or newer")
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
-        _check_file(connection, path)
+        is_current(connection, path)
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
         connection.execute(f"PRAGMA synchronous = {synchronous}")
+        # What somebody's long transaction made the log grow to is given back once it is over.
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         _migrate(connection, path)
@@ -67,13 +88,25 @@ def scratch() -> sqlite3.Connection:
     return connection
 
 
-def reader(path: Path) -> sqlite3.Connection:
+def unchecked_reader(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True
     )
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    connection = unchecked_reader(path)
     try:
-        connection.execute("PRAGMA query_only = ON")
-        _check_file(connection, path, reading=True)
+        if not is_current(connection, path):
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if not version:
+                raise LedgerMissing(f"there is no ledger in {path} yet: it is an empty file")
+            raise LedgerError(
+                f"{path} was written by an earlier version (schema {version}): `paperloop run` brings it up to"
+                f" schema {len(MIGRATIONS)} and keeps a copy of it"
+            )
     except BaseException:
         connection.close()
         raise
@@ -110,24 +143,19 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def _check_file(connection: sqlite3.Connection, path: Path, *, reading: bool = False) -> None:
+def is_current(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether a file is a ledger of this version; raises ForeignFile, or SchemaNewer, for what can never be one."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application != APPLICATION_ID and (application or tables):
         raise ForeignFile(f"{path} is a database of another program, not a ledger")
-    if not version and reading:
-        raise LedgerMissing(f"there is no ledger in {path} yet: it is an empty file")
     if version > len(MIGRATIONS):
         raise SchemaNewer(
             f"{path} was written by a later version (schema {version}, this version knows {len(MIGRATIONS)}):"
             " update Paperloop or choose another storage.path"
         )
-    if reading and version < len(MIGRATIONS):
-        raise LedgerError(
-            f"{path} was written by an earlier version (schema {version}): `paperloop run` brings it up to"
-            f" schema {len(MIGRATIONS)} and keeps a copy of it"
-        )
+    return bool(version == len(MIGRATIONS))
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from bot.domain import IntArray, Position
 from bot.repositories import audit, connect, decisions, digest, seals
 from bot.repositories.cursor import Cursor
-from bot.repositories.errors import LedgerBusy, LedgerError, StorageFull, translate
+from bot.repositories.errors import LedgerBusy, LedgerError, LedgerTaken, StorageFailed, StorageFull, translate
 from bot.repositories.insert import Insert
 from bot.repositories.lock import LedgerLock
 from bot.repositories.standing import Aside, Head, Standing
@@ -81,12 +81,17 @@ class Database:
                 standing = replace(standing, aside=Aside.read(connection))
                 standing.write(connection)
             written = True
+            self._files.left()
 
         try:
             await self.run(changed)
         finally:
             if written:
                 self._standing = standing
+
+    def check_files(self) -> None:
+        """Raises LedgerTaken if the ledger's files are not those that this process left."""
+        self._files.check()
 
     async def commit(self) -> None:
         """Writes what waits as one transaction; on an error nothing is written and nothing waits any more."""
@@ -116,6 +121,7 @@ class Database:
                 for statement in seal:
                     connection.execute(statement)
             written = True
+            self._files.left()
 
         try:
             await self.run(work)
@@ -192,12 +198,16 @@ async def open_database(
         return
     connect.create(path)
     with LedgerLock(path):
-        async with _opened(path, worker, partial(connect.writer, synchronous=synchronous), _audited) as database:
+        # A ledger that does not add up is left as it is, byte for byte: it is judged before it is opened for writing.
+        standing = _judged(path)
+        opener = partial(connect.writer, synchronous=synchronous)
+        async with _opened(path, worker, opener, _audited if standing is None else lambda _: standing) as database:
             try:
                 yield database
             finally:
-                # What does not fit now stays in the -wal, and is as safe there.
-                with suppress(LedgerBusy, StorageFull):
+                # What does not fit now stays in the log, and is as safe there.
+                with suppress(LedgerBusy, LedgerTaken, StorageFull, StorageFailed):
+                    database.check_files()
                     await database.run(connect.checkpoint)
 
 
@@ -232,8 +242,23 @@ def _read(connection: sqlite3.Connection) -> Standing:
     return Standing(head.cursor.values(), running, tape, (0, 0), aside, head.digest)
 
 
+def _judged(path: Path) -> Standing | None:
+    """Where a ledger stands that adds up since its last seal; None for one that is new or from an earlier version."""
+    try:
+        with closing(connect.unchecked_reader(path)) as connection:
+            if not connect.is_current(connection, path):
+                return None
+            with connect.snapshot(connection):
+                return audit.since_seal(connection) if Head.read(connection).checksum else None
+    except LedgerError as error:
+        error.args = (f"{path}: {error}",)
+        raise
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+
+
 def _audited(connection: sqlite3.Connection) -> Standing:
-    """Where a ledger stands, after it was shown to add up since its last seal."""
+    """Where a ledger stands that has just been made, or brought up from an earlier version."""
     with connect.transaction(connection):
         audit.adopt(connection)
     with connect.snapshot(connection):
@@ -241,25 +266,30 @@ def _audited(connection: sqlite3.Connection) -> Standing:
 
 
 class _Files:
-    """The ledger's files as they were when it was opened. SQLite would go on writing into one that has no name any
-    more, and call it success."""
+    """The ledger's files as this process left them. SQLite would go on writing into one that has no name any more, and
+    over one that somebody has copied a backup into, and call it success."""
 
     def __init__(self, path: Path) -> None:
-        self._paths = (path, path.with_name(path.name + "-wal"))
+        self._path, self._log = path, connect.log_path(path)
+        self.left()
+
+    def left(self) -> None:
+        """After a transaction of this process: nobody else writes to them until its next one."""
         self._found = self._now()
 
     def check(self) -> None:
-        for path, found, now in zip(self._paths, self._found, self._now(), strict=True):
+        for path, found, now in zip((self._path, self._log), self._found, self._now(), strict=True):
             if found != now:
-                raise LedgerError(f"{path} was removed or replaced while it was in use")
+                what = "changed by another program" if found and now and found[:2] == now[:2] else "removed or replaced"
+                raise LedgerTaken(f"{path} was {what} while it was in use")
 
-    def _now(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(_identity(path) for path in self._paths)
+    def _now(self) -> tuple[tuple[int, ...] | None, ...]:
+        return _identity(self._path, content=True), _identity(self._log)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path, *, content: bool = False) -> tuple[int, ...] | None:
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) if content else (found.st_dev, found.st_ino)

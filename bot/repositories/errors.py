@@ -27,6 +27,10 @@ class RowsAltered(LedgerError):
         self.first, self.last = first, last
 
 
+class LedgerTaken(LedgerError):
+    """Its files were removed, replaced or written to by somebody else while it was in use."""
+
+
 class ForeignFile(LedgerError):
     """The file is not a ledger."""
 
@@ -96,7 +100,8 @@ def translate(error: BaseException, path: Path) -> BaseException:
         return LedgerPath(f"storage.path: cannot open {path}: {error.strerror}")
     if not isinstance(error, sqlite3.Error):
         return error
-    name = getattr(error, "sqlite_errorname", "")
+    # Text that is none is found by Python, which gives it no name.
+    name = getattr(error, "sqlite_errorname", None) or ("SQLITE_CORRUPT" if "decode" in str(error) else "")
     if name.startswith("SQLITE_CANTOPEN") and not path.exists():
         return LedgerMissing(f"there is no ledger at {path} yet: start `paperloop run` first, or set storage.path")
     for beginnings, kind, text in _SQLITE_ERRORS:
@@ -106,7 +111,7 @@ def translate(error: BaseException, path: Path) -> BaseException:
 
 
 _SQLITE_ERRORS: tuple[tuple[tuple[str, ...], type[LedgerError], str], ...] = (
-    (("SQLITE_FULL",), StorageFull, "the disk is full: {path} cannot grow"),
+    (("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"), StorageFull, "the disk is full: {path} cannot grow"),
     (("SQLITE_READONLY", "SQLITE_IOERR_WRITE"), StorageFull, "the disk refuses to write {path}"),
     # An fsync that failed may have dropped what it should have written: only a new start knows what is there.
     (("SQLITE_IOERR", "SQLITE_PERM"), StorageFailed, "the disk fails to read or write {path}"),

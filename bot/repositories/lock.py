@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -17,37 +18,53 @@ def lock_path(ledger: Path) -> Path:
 
 class LedgerLock:
     """An advisory lock on ``<ledger>.lock``. The kernel drops it with the process, however that ends, so a lock file
-    that is left behind means nothing; it holds the owner's process id for whoever wants to know."""
+    that is left behind means nothing; it holds the owner's process id for whoever wants to know.
+
+    The ledger itself is locked too: a hard link gives one file two names, and so two lock files.
+    """
 
     def __init__(self, ledger: Path) -> None:
         self._ledger = ledger
-        self._handle = -1
+        self._handles: list[int] = []
 
     def __enter__(self) -> None:
-        path = lock_path(self._ledger)
         try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock(lock_path(self._ledger), os.O_RDWR | os.O_CREAT)
+            self._lock(self._ledger, os.O_RDONLY)
+        except BaseException:
+            self._close()
+            raise
+        # A disk without room for a number must not keep anybody from reading what the ledger holds.
+        with suppress(OSError):
+            os.ftruncate(self._handles[0], 0)
+            os.write(self._handles[0], str(os.getpid()).encode())
+
+    def _lock(self, path: Path, flags: int) -> None:
+        try:
+            handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise translate(error, self._ledger) from error
+        self._handles.append(handle)
         # lock_owner, asked by a reader, holds the lock for some microseconds: not a reason to refuse a start.
         for _ in range(50):
             try:
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 select.select([], [], [], 0.002)
-        else:
-            os.close(self._handle)
-            owner = lock_owner(self._ledger)
-            raise LedgerLocked(f"the ledger {self._ledger} is in use by process {owner or 'unknown'}")
-        os.ftruncate(self._handle, 0)
-        os.write(self._handle, str(os.getpid()).encode())
+        owner = lock_owner(self._ledger)
+        raise LedgerLocked(f"the ledger {self._ledger} is in use by process {owner or 'unknown'}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.ftruncate(self._handle, 0)
-        os.close(self._handle)
+        with suppress(OSError):
+            os.ftruncate(self._handles[0], 0)
+        self._close()
+
+    def _close(self) -> None:
+        """After SQLite has closed the ledger: closing another handle of it drops the locks that SQLite holds."""
+        while self._handles:
+            os.close(self._handles.pop())
 
 
 def lock_owner(ledger: Path) -> int | None:

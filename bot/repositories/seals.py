@@ -56,6 +56,18 @@ def numbered(connection: sqlite3.Connection, seal: int) -> Seal:
     return _last(connection, "id = ?", seal)
 
 
+def base(connection: sqlite3.Connection) -> Seal:
+    """The seal that the tape begins with."""
+    return numbered(connection, connection.execute("SELECT base FROM cursor").fetchone()[0])
+
+
+def after_base(connection: sqlite3.Connection) -> Seal | None:
+    """The next seal that the tape could begin with; None if there is none."""
+    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE id > (SELECT base FROM cursor) ORDER BY id LIMIT 1"  # noqa: S608
+    row = connection.execute(query).fetchone()
+    return None if row is None else _seal(row)
+
+
 def before_decision(connection: sqlite3.Connection, decision: int) -> Seal:
     """The last seal that does not cover a decision yet."""
     return _last(connection, "decisions < ?", decision)

@@ -41,7 +41,9 @@ async def at(database: Database, timestamp: int) -> Moment:
     for run in await RunRepository(database).all():
         if run[2] <= max(cursor.polls, 1):
             opened |= {entry["account"] for entry in RunRepository.config_of(run)["settings"]["strategy"]}
-    known = {name: account for name, account in accounts.items() if account.currency and name in opened}
+    known = {name: accounts[name] for name in sorted(accounts) if accounts[name].currency and name in opened}
+    for account in known.values():
+        account.positions = dict(sorted(account.positions.items()))
     return Moment(cursor, told, known, await tape.last_prices(cursor.ticks))
 
 
@@ -50,7 +52,7 @@ def _folded(connection: sqlite3.Connection, timestamp: int, last: int) -> tuple[
     running = digest.of_decisions(WIDTH, seal.seed, seal.cursor.decisions)
     deposits, _ = accounts_of(connection.execute(ACCOUNTS), connection.execute(POSITIONS))
     books = Books(deposits.values(), *seals.state(connection, seal))
-    cursor = seal.cursor
+    cursor = Cursor(*seal.cursor.values())
     with localcontext(MONEY):
         rows = decisions.stored(connection, running.count, last)
         for row in takewhile(lambda row: row[2] <= timestamp, rows):

@@ -124,6 +124,7 @@ class ExecutionSettings(_Table):
 class StorageSettings(_Table):
     path: values.FilePath = "data/paperloop.db"
     record_ticks: values.Flag = True
+    keep_ticks_days: values.Days = 30
 
 
 class LogSettings(_Table):

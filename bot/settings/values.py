@@ -296,6 +296,7 @@ PollInterval = Annotated[
 StaleAfter = Annotated[float, _real(Range(Decimal("0.01"), 604_800, unit="seconds"))]
 Volatility = Annotated[float, _real(Range(0, Decimal("0.1"), low_open=True))]
 Seed = Annotated[int, _whole(Range(0, 2**63 - 1))]
+Days = Annotated[int, _whole(Range(0, 36_500, unit="days"))]
 Port = Annotated[int, _whole(Range(1, 65_535))]
 Amount = Annotated[Decimal, _exact(Range(0, MONEY_MAX, low_open=True))]
 Fraction = Annotated[Decimal, _exact(Range(0, 1, low_open=True))]

@@ -1,0 +1,166 @@
+"""What disks and people do to a ledger file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, Self
+
+import numpy as np
+
+from tests.integration.daemon import MAIN, Result, rows
+
+PAGE = 4096
+_TABLE_LEAF, _INDEX_LEAF, _TABLE_INTERIOR, _INDEX_INTERIOR = 0x0D, 0x0A, 0x05, 0x02
+
+Damage = Callable[[Path], object]
+
+
+def overwritten(start: int, content: bytes) -> Damage:
+    def work(ledger: Path) -> None:
+        with ledger.open("r+b") as file:
+            file.seek(start)
+            file.write(content)
+
+    return work
+
+
+def zeroed_page(share: float) -> Damage:
+    """One page of the file, at this share of its length."""
+    return lambda ledger: overwritten(int(ledger.stat().st_size // PAGE * share) * PAGE, bytes(PAGE))(ledger)
+
+
+def zeroed_root(table: str) -> Damage:
+    return lambda ledger: overwritten((_root(ledger, table) - 1) * PAGE, bytes(PAGE))(ledger)
+
+
+def truncated(size: Callable[[int], int]) -> Damage:
+    """To a size that is a function of what it was."""
+
+    def work(ledger: Path) -> None:
+        with ledger.open("r+b") as file:
+            file.truncate(size(ledger.stat().st_size))
+
+    return work
+
+
+def _root(ledger: Path, table: str) -> int:
+    return int(rows(ledger, f"SELECT rootpage FROM sqlite_schema WHERE name = '{table}'")[0][0])  # noqa: S608
+
+
+class Rows:
+    """Where in the file the rows of some tables stand, byte by byte."""
+
+    def __init__(self, ledger: Path, tables: tuple[str, ...]) -> None:
+        self.content = ledger.read_bytes()
+        self._spans = [(table, *span) for table in tables for span in self._cells(_root(ledger, table))]
+        self._ends = np.cumsum([end - start for _, start, end in self._spans])
+
+    def bits(self, random: np.random.Generator) -> Iterator[tuple[str, int, int]]:
+        """Table, byte and bit, drawn from all bits of all rows alike."""
+        while True:
+            place = int(random.integers(self._ends[-1]))
+            number = int(np.searchsorted(self._ends, place, side="right"))
+            table, _, end = self._spans[number]
+            yield table, end - int(self._ends[number]) + place, int(random.integers(8))
+
+    def _cells(self, page: int) -> Iterator[tuple[int, int]]:
+        """First and last byte of each cell, below this page (https://sqlite.org/fileformat2.html#b_tree_pages)."""
+        start = (page - 1) * PAGE
+        kind = self.content[start]
+        interior = kind in {_TABLE_INTERIOR, _INDEX_INTERIOR}
+        count = self._number(start + 3, 2)
+        first = start + (12 if interior else 8)
+        for pointer in range(first, first + 2 * count, 2):
+            cell = start + self._number(pointer, 2)
+            if interior:
+                yield from self._cells(self._number(cell, 4))
+                cell += 4
+            if kind != _TABLE_INTERIOR:
+                size, body = self._varint(cell)
+                if kind == _TABLE_LEAF:
+                    _, body = self._varint(body)
+                yield cell, body + size
+        if interior:
+            yield from self._cells(self._number(start + 8, 4))
+
+    def _number(self, place: int, size: int) -> int:
+        return int.from_bytes(self.content[place : place + size])
+
+    def _varint(self, place: int) -> tuple[int, int]:
+        value = 0
+        for index in range(8):
+            byte = self.content[place + index]
+            value = value << 7 | byte & 0x7F
+            if byte < 0x80:
+                return value, place + index + 1
+        return value << 8 | self.content[place + 8], place + 9
+
+
+def with_bit_flipped(content: bytes, place: int, bit: int) -> bytes:
+    flipped = bytearray(content)
+    flipped[place] ^= 1 << bit
+    return bytes(flipped)
+
+
+_FORKING = """
+import gc, json, os, sys, warnings
+sys.path.insert(0, sys.argv[3])
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: numpy has some, and they are idle
+import bot.app, bot.cli, bot.feeds, bot.strategies, bot.service.render
+from bot.service.stop import StopSignals
+gc.freeze()  # or each process would copy all of this to look through it
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        os.dup2(int(sys.argv[1]), 2)
+        os.dup2(int(sys.argv[2]), 1)
+        bot.cli.run_command(json.loads(line), StopSignals())
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forks:
+    """The real command hundreds of times, each in a process of its own that need not import it again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._err, self._out = TemporaryFile("w+b"), TemporaryFile("w+b")  # noqa: SIM115 - closed with the process
+        handles = (self._err.fileno(), self._out.fileno())
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _FORKING, *map(str, handles), str(MAIN.parent)],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=handles,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> Result:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        for file in (self._err, self._out):
+            file.seek(0)
+            file.truncate()
+        stdin.write(json.dumps(arguments) + "\n")
+        stdin.flush()
+        return Result(int(stdout.readline()), _text(self._out), _text(self._err))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._err.close()
+        self._out.close()
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
