@@ -182,7 +182,7 @@ class TradingLoop:
         targets = {(signal.account, signal.symbol): signal.target for signal in signals}
         for (name, symbol), target in targets.items():
             self._ledger.accounts.save_position(name, accounts[name].position(symbol), target)
-        for name in {name for name, _ in targets}:
+        for name in dict.fromkeys(name for name, _ in targets):
             self._ledger.accounts.save(accounts[name])
         return outcomes
 

@@ -65,13 +65,9 @@ class Session:
 @asynccontextmanager
 async def _snapshot(path: str | os.PathLike[str]) -> AsyncIterator[Database]:
     """A ledger as it is at one moment, whatever a daemon writes to it meanwhile."""
-    async with open_database(path, read_only=True, worker=InlineWorker) as source:
-        await source.run(lambda connection: connection.execute("BEGIN"))
+    async with open_database(path, read_only=True, worker=InlineWorker) as source, source.snapshot():
         source.cursor.set((await source.run(Head.read)).cursor.values())
-        try:
-            yield source
-        finally:
-            await source.run(lambda connection: connection.execute("ROLLBACK"))
+        yield source
 
 
 async def audited(path: str | os.PathLike[str]) -> Document:

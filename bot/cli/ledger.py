@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -98,6 +100,41 @@ def why(
 
     document = read(settings, ask)
     show(document, as_json, lambda: render.why(document))
+
+
+class ExportFormat(StrEnum):
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+@application.command("export")
+def export_verb(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go; it is made if need be.")
+    ],
+    form: Annotated[
+        ExportFormat, typer.Option("--format", "-f", help="Parquet needs: pip install 'paperloop[parquet]'.")
+    ] = ExportFormat.CSV,
+    table: Annotated[
+        list[str] | None, typer.Option("--table", "-t", metavar="NAME", help="Only this table; repeat for several.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replaces files that are there.")] = False,
+    config: ConfigFiles = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Writes every table of the ledger to a CSV or Parquet file, all of them from one moment."""
+    from bot.service import render
+    from bot.service.export import ExportError, export
+
+    settings = settings_of(config, overrides)
+    try:
+        files = read(settings, lambda database: export(database, output, form.value, table or (), force=force))
+    except ExportError as error:
+        fail(str(error), error.exit_code)
+    written = [file._asdict() for file in files]
+    document = {"ledger": settings.storage.path, "format": form, "files": written}
+    show(document, as_json, lambda: render.exported(written))
 
 
 def _list(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -59,6 +59,25 @@ class Database:
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         return await self.run(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[None]:
+        """What is read inside is one state of the ledger, on a read-only connection. Not for long: as long as it
+        lasts, the writer's log can only grow."""
+        await self.fetch("BEGIN")
+        try:
+            yield
+        finally:
+            await self.fetch("ROLLBACK")
+
+    async def stream(self, sql: str, size: int) -> AsyncGenerator[list[Row], None]:
+        """The rows of a query that need not fit into memory, ``size`` of them at a time."""
+        cursor = await self.run(lambda connection: connection.execute(sql))
+        try:
+            while rows := await self.run(lambda connection: cursor.fetchmany(size)):
+                yield rows
+        finally:
+            await self.run(lambda connection: cursor.close())
 
     async def write(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """One statement that stands for itself, outside any block."""

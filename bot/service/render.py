@@ -124,6 +124,15 @@ def why(document: Document) -> str:
     return page.text
 
 
+def exported(files: Sequence[Document]) -> str:
+    page = Page()
+    table = page.table("table", "rows", "bytes", "file", right=("rows", "bytes"))
+    for file in files:
+        table.add_row(file["table"], f"{file['rows']:,}", f"{file['bytes']:,}", escape(file["path"]))
+    page.add(table)
+    return page.text
+
+
 def audit(document: Document) -> str:
     page = Page()
     if not document["ok"]:

@@ -73,17 +73,29 @@ def decayed(values: FloatArray, weight: float) -> FloatArray:
     decay = 1 - weight
 
     def join(older: FloatArray, newer: FloatArray, _: int, age: int) -> FloatArray:
-        return newer + older * decay**age
+        return newer + older * power(decay, age)
 
     window = memory(weight)
-    return fold(values, join, window)[0] * (weight / (1 - decay**window))
+    return fold(values, join, window)[0] * (weight / (1 - power(decay, window)))
+
+
+@functools.cache
+def power(base: float, exponent: int) -> float:
+    """A whole power by squaring: the C library's ``pow`` may differ in the last bit from one machine to the next."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
 
 
 @functools.cache
 def memory(weight: float) -> int:
     """How many values an exponential average looks at: a power of two, where doubling leaves no rest."""
     window = 1
-    while (1 - weight) ** window > FORGOTTEN:
+    while power(1 - weight, window) > FORGOTTEN:
         window *= 2
     return window
 

@@ -1,0 +1,259 @@
+"""The gate between what a venue says and what is traded on: every quote is taken as it is, or refused with a reason.
+
+Of one symbol it keeps what it took last, so that a price nobody could have traded at does not get through, and a price
+that stays does. It reads no clock: what is old or early is measured against the beat that the quote is for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bot.domain import AMOUNT_LIMIT, Block, to_decimal
+from bot.repositories.ticks import PRICE_DECIMALS_MAX
+
+MISSING = "missing"
+NOT_A_NUMBER = "not_a_number"
+NOT_POSITIVE = "not_positive"
+OUT_OF_RANGE = "out_of_range"
+CROSSED = "crossed"
+LAST_OFF = "last_off"
+FROM_THE_FUTURE = "from_the_future"
+STALE = "stale"
+OUT_OF_ORDER = "out_of_order"
+JUMP = "jump"
+UNCONFIRMED = "unconfirmed"
+
+REASONS = {
+    MISSING: "the venue gave no bid or no ask",
+    NOT_A_NUMBER: "a price or the time is not a finite number",
+    NOT_POSITIVE: "a price is zero or below",
+    OUT_OF_RANGE: "a price is larger, or has more digits, than the tape can hold exactly",
+    CROSSED: "the bid is above the ask",
+    LAST_OFF: "the last trade is far outside of bid and ask",
+    FROM_THE_FUTURE: "it is from later than the beat it is for",
+    STALE: "it is older than stale_after",
+    OUT_OF_ORDER: "it is older than one that was taken before",
+    JUMP: "bid or ask is far from where it was, and not enough quotes have confirmed that yet",
+    UNCONFIRMED: "it is the first of its symbol, and no second one has confirmed it yet",
+}
+
+# A poll may come a whole timeout after its beat, and clocks that nobody keeps are seconds off. What is let through
+# from the future shuts out all older quotes until that time has come: this is also the longest that one wrong stamp
+# can silence a symbol.
+AHEAD_MAX_MS = 60_000
+LAST_OFF_MAX = 0.05
+# What a double holds for sure. A price with more digits is the rest of somebody's division, and it would leave the
+# symbol's step so fine that its later prices are too large to be counted in it.
+_DIGITS_MAX = 15
+
+
+class Quote(NamedTuple):
+    """What a venue says of a symbol, whatever that is; ``timestamp`` is the venue's, in UTC milliseconds."""
+
+    bid: Any
+    ask: Any
+    last: Any
+    timestamp: int | None
+
+
+class _Prices(NamedTuple):
+    bid: float
+    ask: float
+    last: float | None
+    timestamp: int | None
+
+
+class _Touch(NamedTuple):
+    bid: float
+    ask: float
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What is known of one symbol. ``candidate`` is a level that ``agreed`` quotes have confirmed so far."""
+
+    touch: _Touch | None = None
+    last: float | None = None
+    timestamp: int | None = None
+    candidate: _Prices | None = None
+    agreed: int = 0
+    reason: str | None = None
+
+
+def _ignored(symbol: str, reason: str, quote: Quote) -> None:
+    """Nobody listens."""
+
+
+class Screen:
+    """Turns raw quotes into blocks of one column. All that comes out is finite, positive, uncrossed and in order.
+
+    ``stale_after_ms``: how much older than its beat a quote may be. ``jump_max``: how far, as a part of where it was,
+    bid or ask may move from one quote to the next. Further is a jump: it is refused until ``confirmations`` further
+    quotes in a row agree with it, each within ``jump_max`` of the one before and, where it has a time, later. So one
+    absurd price never passes, and a market that has really moved is let in. The first quote of a symbol has nothing
+    to be compared with but another quote: one has to agree with it. ``levels`` are prices known beforehand (from the
+    tape, from history); with one, the first quote is like any other. ``confirmations = 0`` takes all of them at once.
+
+    ``refused`` is told when the reason for refusing a symbol changes, not at every poll; ``counts`` counts each one.
+    """
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        *,
+        stale_after_ms: int,
+        jump_max: float = 0.2,
+        confirmations: int = 3,
+        ahead_max_ms: int = AHEAD_MAX_MS,
+        levels: Mapping[str, float] | None = None,
+        refused: Callable[[str, str, Quote], None] = _ignored,
+    ) -> None:
+        if stale_after_ms <= 0 or ahead_max_ms < 0:
+            raise ValueError("stale_after_ms must be above 0 and ahead_max_ms not below it")
+        if not jump_max > 0 or confirmations < 0:
+            raise ValueError("jump_max must be above 0 and confirmations not below it")
+        self._symbols = tuple(symbols)
+        self._stale_after_ms, self._ahead_max_ms = stale_after_ms, ahead_max_ms
+        self._jump_max, self._confirmations = jump_max, confirmations
+        self._refused = refused
+        self._memory = {symbol: _Memory() for symbol in self._symbols}
+        for symbol, price in (levels or {}).items():
+            if symbol in self._memory and math.isfinite(price) and price > 0:
+                self._memory[symbol].touch = _Touch(price, price)
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def block(self, beat_ms: int, quotes: Mapping[str, Quote]) -> Block:
+        """One column at ``beat_ms``: NaN for a symbol whose quote is refused. Symbols it does not know are left out."""
+        prices = np.full((3, len(self._symbols), 1), np.nan)
+        for row, symbol in enumerate(self._symbols):
+            memory, quote = self._memory[symbol], quotes.get(symbol) or _NOTHING
+            found = self._taken(beat_ms, memory, quote)
+            if isinstance(found, str):
+                self._refuse(symbol, memory, found, quote)
+            else:
+                memory.reason = None
+                prices[:, row, 0] = found
+        return Block(self._symbols, np.array([beat_ms], np.int64), prices[0], prices[1], prices[2])
+
+    def _refuse(self, symbol: str, memory: _Memory, reason: str, quote: Quote) -> None:
+        self.counts[symbol, reason] += 1
+        if reason != memory.reason:
+            memory.reason = reason
+            self._refused(symbol, reason, quote)
+
+    def _taken(self, beat_ms: int, memory: _Memory, quote: Quote) -> tuple[float, float, float] | str:
+        """Bid, ask and last of a quote that is taken, or the reason why it is not."""
+        prices = _prices(quote)
+        if isinstance(prices, str):
+            return prices
+        bid, ask, last, timestamp = prices
+        reason = self._untimely(beat_ms, timestamp, memory) or self._unlikely(prices, memory)
+        if reason:
+            return reason
+        if last is None:
+            # Not the middle, which has decimals that no venue wrote: the last trade, moved to what is offered now.
+            last = bid if memory.last is None else min(max(memory.last, bid), ask)
+        memory.touch, memory.last = _Touch(bid, ask), last
+        memory.candidate, memory.agreed = None, 0
+        if timestamp is not None:
+            memory.timestamp = timestamp
+        return bid, ask, last
+
+    def _untimely(self, beat_ms: int, timestamp: int | None, memory: _Memory) -> str | None:
+        if timestamp is None:
+            return None
+        if timestamp > beat_ms + self._ahead_max_ms:
+            return FROM_THE_FUTURE
+        if timestamp < beat_ms - self._stale_after_ms:
+            return STALE
+        if memory.timestamp is not None and timestamp < memory.timestamp:
+            return OUT_OF_ORDER
+        return None
+
+    def _unlikely(self, prices: _Prices, memory: _Memory) -> str | None:
+        """Why these prices are not believed yet."""
+        if memory.touch is not None and self._near(prices, memory.touch):
+            return None
+        candidate = memory.candidate
+        if candidate is None or not self._near(prices, candidate):
+            memory.agreed = 0
+        elif prices.timestamp is None or candidate.timestamp is None or prices.timestamp > candidate.timestamp:
+            memory.agreed += 1
+        else:
+            # The same quote once more confirms nothing.
+            return JUMP if memory.touch else UNCONFIRMED
+        memory.candidate = prices
+        if memory.agreed >= (self._confirmations if memory.touch else min(1, self._confirmations)):
+            return None
+        return JUMP if memory.touch else UNCONFIRMED
+
+    def _near(self, prices: _Prices, other: _Touch | _Prices) -> bool:
+        # Each side by itself: a bid of almost nothing and an ask of twice the price have a middle like any other.
+        return (
+            abs(prices.bid - other.bid) <= self._jump_max * other.bid
+            and abs(prices.ask - other.ask) <= self._jump_max * other.ask
+        )
+
+
+_NOTHING = Quote(None, None, None, None)
+
+
+def _prices(quote: Quote) -> _Prices | str:
+    """A quote as numbers, or the reason why it is not one that makes sense by itself."""
+    if quote.bid is None or quote.ask is None:
+        return MISSING
+    bid, ask = _number(quote.bid), _number(quote.ask)
+    last = None if quote.last is None else _number(quote.last)
+    timestamp = quote.timestamp
+    if bid is None or ask is None or (last is None and quote.last is not None) or not _is_time(timestamp):
+        return NOT_A_NUMBER
+    prices = _Prices(bid, ask, last, None if timestamp is None else int(timestamp))
+    return _senseless(prices) or prices
+
+
+def _senseless(prices: _Prices) -> str | None:
+    bid, ask, last, _ = prices
+    known = (bid, ask) if last is None else (bid, ask, last)
+    if min(known) <= 0:
+        return NOT_POSITIVE
+    if not all(map(_storable, known)):
+        return OUT_OF_RANGE
+    if bid > ask:
+        return CROSSED
+    if last is not None and not bid * (1 - LAST_OFF_MAX) <= last <= ask * (1 + LAST_OFF_MAX):
+        return LAST_OFF
+    return None
+
+
+def _number(value: Any) -> float | None:
+    """The double that a number reads as; None for text, infinities and whatever else is no number."""
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_time(value: Any) -> bool:
+    return value is None or (isinstance(value, Integral) and not isinstance(value, bool))
+
+
+def _storable(price: float) -> bool:
+    """Whether the tape, which holds whole numbers of a decimal step, can give back this very price."""
+    _, digits, exponent = to_decimal(price).normalize().as_tuple()
+    return (
+        price < AMOUNT_LIMIT
+        and len(digits) <= _DIGITS_MAX
+        and isinstance(exponent, int)
+        and -exponent <= PRICE_DECIMALS_MAX
+    )
