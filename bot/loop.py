@@ -87,9 +87,10 @@ class TradingLoop:
             beat = await self._clock.next_beat(self._pace.interval_ms, self._cursor.timestamp)
             if beat is None:
                 return "stopped"
+            began_ms, began_s = self._clock.now_ms(), self._clock.monotonic()
             try:
                 block = await self._collect(beat, polls, history)
-                self._check_age(block)
+                self._check_age(began_ms, began_s)
             except FeedError as error:
                 if await self._back_off(error):
                     return "stopped"
@@ -105,11 +106,14 @@ class TradingLoop:
                 await self._ledger.retention.tidy()
         return "the polls are done"
 
-    def _check_age(self, block: Block | None) -> None:
-        """A process that was stopped or suspended between its poll and its step has prices of another time."""
-        if block is None or self._pace.stale_after_ms is None:
+    def _check_age(self, began_ms: int, began_s: float) -> None:
+        """A process that was stopped or suspended between its poll and its step has prices of another time.
+
+        Two clocks: the wall clock may have been set back, and the other one stands still in a suspended machine.
+        """
+        if self._pace.stale_after_ms is None:
             return
-        age_ms = self._clock.now_ms() - int(block.timestamp[-1])
+        age_ms = max(self._clock.now_ms() - began_ms, (self._clock.monotonic() - began_s) * 1000)
         if age_ms > self._pace.stale_after_ms:
             raise FeedError(f"the prices are {age_ms / 1000:.1f} s old")
 

@@ -114,7 +114,6 @@ def reader(path: Path) -> sqlite3.Connection:
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:
-    """All of it in one file, for whoever copies it while nothing runs."""
     # Somebody reads: then the next writer does it.
     connection.execute("PRAGMA busy_timeout = 0")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

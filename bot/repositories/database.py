@@ -46,6 +46,8 @@ class Database:
         self._standing = standing
         self._worker = worker
         self._files = _Files(path)
+        # What the last write came to: one that waits for room, or a disk that is not to be written to any more.
+        self._storage: StorageFull | StorageFailed | None = None
         self._buffers: dict[Insert, list[Any]] = {}
 
     def buffer(self, insert: Insert) -> list[Any]:
@@ -100,6 +102,7 @@ class Database:
                 standing = replace(standing, aside=Aside.read(connection))
                 standing.write(connection)
             written = True
+            self._storage = None
             self._files.left()
 
         try:
@@ -108,9 +111,15 @@ class Database:
             if written:
                 self._standing = standing
 
-    def check_files(self) -> None:
-        """Raises LedgerTaken if the ledger's files are not those that this process left."""
-        self._files.check()
+    async def finish(self) -> None:
+        """Puts all of it into one file, for whoever copies that while nothing runs.
+
+        What does not fit now stays in the log, and is as safe there.
+        """
+        with suppress(LedgerBusy, LedgerTaken, StorageFull):
+            self._files.check()
+            if self._storage is None:
+                await self.run(connect.checkpoint)
 
     async def commit(self) -> None:
         """Writes what waits as one transaction; on an error nothing is written and nothing waits any more."""
@@ -140,6 +149,7 @@ class Database:
                 for statement in seal:
                     connection.execute(statement)
             written = True
+            self._storage = None
             self._files.left()
 
         try:
@@ -182,6 +192,8 @@ class Database:
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs ``work`` on the connection's thread. A cancellation waits for its outcome: cancelling only the wait
         would leave a transaction that commits after its caller believes it did not."""
+        if isinstance(self._storage, StorageFailed):
+            raise self._storage
         try:
             return await self._worker.call(work)
         except asyncio.CancelledError:
@@ -192,7 +204,10 @@ class Database:
                     await asyncio.wait({done})
             raise
         except sqlite3.Error as error:
-            raise translate(error, self.path) from error
+            told = translate(error, self.path)
+            if isinstance(told, StorageFull | StorageFailed):
+                self._storage = told
+            raise told from error
 
 
 @asynccontextmanager
@@ -224,10 +239,7 @@ async def open_database(
             try:
                 yield database
             finally:
-                # What does not fit now stays in the log, and is as safe there.
-                with suppress(LedgerBusy, LedgerTaken, StorageFull, StorageFailed):
-                    database.check_files()
-                    await database.run(connect.checkpoint)
+                await database.finish()
 
 
 @asynccontextmanager

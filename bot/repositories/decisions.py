@@ -36,9 +36,11 @@ SPREAD = (
         timestamp FROM temp.decisions WHERE order_id IS NOT NULL""",
     "DELETE FROM temp.decisions",
 )
-# SPREAD turned round, for the numbers after ?1 up to ?2, with what the three tables disagree on as the last column.
+# SPREAD turned round, for a range of numbers, with what the three tables disagree on as the last column.
 _JOIN = f"""
-WITH RECURSIVE numbers (id) AS (SELECT ?1 + 1 WHERE ?1 < ?2 UNION ALL SELECT id + 1 FROM numbers WHERE id < ?2)
+WITH RECURSIVE numbers (id) AS (
+    SELECT :after + 1 WHERE :after < :until UNION ALL SELECT id + 1 FROM numbers WHERE id < :until
+)
 SELECT
     numbers.id, s.poll, ifnull(s.timestamp, t.timestamp), ifnull(s.account, t.account), ifnull(s.symbol, t.symbol),
     s.target, s.bid, s.ask, s.reason,
@@ -86,7 +88,7 @@ def stored(connection: sqlite3.Connection, after: int, until: int) -> Iterator[D
 
     Raises LedgerError for the first one that is not there, or on which the tables disagree.
     """
-    for row in connection.execute(_JOIN, (after, until)):
+    for row in connection.execute(_JOIN, {"after": after, "until": until}):
         if row[WIDTH] is not None:
             raise LedgerError(f"decision {row[0]}: {row[WIDTH]}")
         yield row[:WIDTH]

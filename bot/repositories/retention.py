@@ -17,11 +17,11 @@ CHECK_MS = 60_000
 WINDOW_UNKNOWN = 1_000
 
 _DELETE = """
-DELETE FROM ticks WHERE id <= ?1 AND id NOT IN (
+DELETE FROM ticks WHERE id <= ? AND id NOT IN (
     SELECT id FROM (
         SELECT ticks.id AS id, row_number() OVER (PARTITION BY symbol ORDER BY ticks.id DESC) AS age
-        FROM ticks JOIN symbols ON symbols.id = symbol_id WHERE ticks.id <= ?1
-    ) WHERE age <= ?2
+        FROM ticks JOIN symbols ON symbols.id = symbol_id WHERE ticks.id <= ?
+    ) WHERE age <= ?
 )
 """
 
@@ -53,5 +53,6 @@ class Retention:
 
 def _retire(connection: sqlite3.Connection, base: Seal, window: int) -> None:
     """What decisions after the seal look back on stays, and the span in which the hash of the tape goes on."""
-    connection.execute(_DELETE, (base.cursor.ticks // SPAN * SPAN, max(window, 1)))
+    end = base.cursor.ticks // SPAN * SPAN
+    connection.execute(_DELETE, (end, end, max(window, 1)))
     connection.execute("UPDATE cursor SET base = ?, kept = ?", (base.id, audit.kept_digest(connection, base)))

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -63,26 +63,33 @@ def _no_json(text: str) -> None:
 
 
 class Daemon:
-    """``python main.py ARGUMENTS`` in ``folder``, killed at the end of the block if it is still there."""
+    """``python main.py ARGUMENTS`` in ``folder``, killed at the end of the block if it is still there.
+
+    ``program`` stands in for main.py; ``before`` is a command that starts it, and is killed with what it started.
+    """
 
     def __init__(
         self,
         *arguments: str,
         folder: Path,
         python: tuple[str, ...] = (),
+        program: tuple[str, ...] = (str(MAIN),),
+        before: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         stdout: int | IO[str] = subprocess.PIPE,
         stderr: int | IO[str] = subprocess.PIPE,
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, *python, str(MAIN), *arguments],
+            [*before, sys.executable, *python, *program, *arguments],
             cwd=folder,
             env=_clean(folder, environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
             text=True,
+            start_new_session=bool(before),
         )
+        self._leads = bool(before)
         self.pid = self._process.pid
 
     @property
@@ -113,7 +120,10 @@ class Daemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.ended:
-            self._process.kill()
+            if self._leads:
+                os.killpg(self.pid, SIGKILL)
+            else:
+                self._process.kill()
             self._process.wait(WAIT_S_MAX)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:

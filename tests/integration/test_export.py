@@ -263,7 +263,8 @@ async def ticks(ledger: Path, count: int) -> None:
         connection.execute("INSERT INTO symbols VALUES (1, 'BTC/USDT', 2)")
         connection.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
-            " INSERT INTO ticks SELECT i, 1, 1735689600000 + i * 1000, 6100000 + i, 6100001 + i, 6100000 + i, 0 FROM n",
+            " INSERT INTO ticks"
+            " SELECT i, i, 1, 1735689600000 + i * 1000, 6100000 + i, 6100001 + i, 6100000 + i, 0 FROM n",
             (count,),
         )
 
