@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# The same examples everywhere and every time: a test that fails on one machine fails on all.
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
 
 OPTIONS = {
     "--kills": (8, "how often the real daemon is killed"),

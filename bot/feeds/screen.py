@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bot.domain import AMOUNT_LIMIT, Block, to_decimal
+from bot.domain import AMOUNT_LIMIT, Block
 from bot.repositories.ticks import PRICE_DECIMALS_MAX
 
 MISSING = "missing"
@@ -53,6 +53,7 @@ LAST_OFF_MAX = 0.05
 # What a double holds for sure. A price with more digits is the rest of somebody's division, and it would leave the
 # symbol's step so fine that its later prices are too large to be counted in it.
 _DIGITS_MAX = 15
+_LIMIT = float(AMOUNT_LIMIT)
 
 
 class Quote(NamedTuple):
@@ -235,6 +236,8 @@ def _senseless(prices: _Prices) -> str | None:
 
 def _number(value: Any) -> float | None:
     """The double that a number reads as; None for text, infinities and whatever else is no number."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
     try:
@@ -245,15 +248,9 @@ def _number(value: Any) -> float | None:
 
 
 def _is_time(value: Any) -> bool:
-    return value is None or (isinstance(value, Integral) and not isinstance(value, bool))
+    return value is None or type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def _storable(price: float) -> bool:
     """Whether the tape, which holds whole numbers of a decimal step, can give back this very price."""
-    _, digits, exponent = to_decimal(price).normalize().as_tuple()
-    return (
-        price < AMOUNT_LIMIT
-        and len(digits) <= _DIGITS_MAX
-        and isinstance(exponent, int)
-        and -exponent <= PRICE_DECIMALS_MAX
-    )
+    return price < _LIMIT and float(f"{price:.{_DIGITS_MAX}g}") == price and round(price, PRICE_DECIMALS_MAX) == price

@@ -637,7 +637,7 @@ STORIES = st.lists(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 @given(story=STORIES, records_signals=st.booleans())
 def test_positions_are_what_the_rows_add_up_to(
     story: list[tuple[str, OrderSide, Decimal, Decimal]], records_signals: bool

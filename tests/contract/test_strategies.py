@@ -24,7 +24,7 @@ from bot.strategies.registry import BUILT_IN
 from bot.strategies.windowed import BLOCK_VALUES
 
 every_strategy = pytest.mark.parametrize("name", known())
-examples = settings(deadline=None, derandomize=True, max_examples=50)
+examples = settings(max_examples=50)
 
 
 def trending(rng: np.random.Generator, length: int) -> FloatArray:

@@ -644,7 +644,7 @@ def bits(prices: FloatArray) -> list[list[str]]:
     return [["-" if math.isnan(price) else price.hex() for price in row] for row in prices.tolist()]
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(tape=tapes())
 def test_the_tape_gives_back_every_bit(tape: tuple[list[Block], Block]) -> None:
     parts, whole = tape

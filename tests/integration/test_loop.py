@@ -36,7 +36,7 @@ MARKETS = {symbol: Market(symbol, Decimal("0.01"), Decimal("0.001"), min_cost=De
 FEES = Terms(Decimal("0.001"), Decimal("2.5"))
 UNIT = Sizing(SizingKind.QUANTITY, Decimal(1))
 TABLES = ("signals", "orders", "trades")
-examples = settings(derandomize=True, deadline=None, max_examples=12)
+examples = settings(max_examples=12)
 
 
 class Fussy:

@@ -27,7 +27,7 @@ from bot.domain import (
 )
 
 BUY, SELL = OrderSide.BUY, OrderSide.SELL
-examples = settings(deadline=None, derandomize=True, max_examples=200)
+examples = settings(max_examples=200)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT")
 START_MS = 1_735_689_600_000
 POLLS = 90
 UNIT = Sizing(SizingKind.QUANTITY, Decimal(1))
-examples = settings(derandomize=True, deadline=None, max_examples=40)
+examples = settings(max_examples=40)
 
 
 def market(symbol: str, **limits: Decimal) -> Market:

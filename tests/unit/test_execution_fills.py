@@ -38,7 +38,7 @@ def test_touch_price(side: OrderSide, quote: tuple[float, float], slippage_bps: 
     assert touch_price(side, *quote, Decimal(slippage_bps), Decimal(step)) == Decimal(expected)
 
 
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(
     side=st.sampled_from(OrderSide),
     cents=st.integers(1, 10**9),

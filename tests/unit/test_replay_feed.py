@@ -304,7 +304,7 @@ class TestReplay:
             block = await feed.poll(START_MS, 100)
         assert_same(block, Block.joined([coarse, finer]))
 
-    @settings(derandomize=True, deadline=None, max_examples=15)
+    @settings(max_examples=15)
     @given(
         seed=st.integers(0, 1000),
         gaps=st.sampled_from([0.0, 0.2, 0.8]),

@@ -58,7 +58,7 @@ def assert_same(actual: list[Block], expected: Block) -> None:
 
 
 class TestOneHistory:
-    @settings(deadline=None, derandomize=True, max_examples=40)
+    @settings(max_examples=40)
     @given(
         start=st.integers(NOW_STEP, NOW_STEP + 2 * SEGMENT),
         rows=st.integers(1, 3 * SEGMENT),
