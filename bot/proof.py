@@ -6,12 +6,11 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
 from typing import Any
 
 from bot.clock import VirtualClock
 from bot.compose import plans_of, recorded_markets, recorded_settings, trading_loop
-from bot.domain import MONEY, ZERO, Account, IntArray, Market, Signal, plain, quote_currency
+from bot.domain import Account, IntArray, Market, Signal, plain, quote_currency
 from bot.feeds import SessionFeed, TapePart
 from bot.loop import BLOCK_TICKS, Pace
 from bot.ports import Status
@@ -26,7 +25,7 @@ from bot.repositories import (
     open_database,
     seals,
 )
-from bot.repositories.books import ACCOUNTS, POSITIONS, STANDALONE, Books, accounts_of
+from bot.repositories.books import STANDALONE, Books
 from bot.repositories.decisions import WIDTH
 from bot.repositories.errors import EXIT_LEDGER_BROKEN, RowsAltered
 from bot.repositories.seals import Seal
@@ -77,8 +76,7 @@ async def audited(path: str | os.PathLike[str]) -> Document:
     """
     try:
         async with _snapshot(path) as source:
-            await source.run(audit.whole)
-            return {"ok": True, **await _sums(source)}
+            return {"ok": True, **await _sums(source, await source.run(audit.whole))}
     except LedgerError as error:
         if error.exit_code != EXIT_LEDGER_BROKEN:
             raise
@@ -124,16 +122,10 @@ async def verified(path: str | os.PathLike[str], *, steps: bool = False) -> Docu
     }
 
 
-async def _sums(source: Database) -> Document:
+async def _sums(source: Database, books: Books) -> Document:
     cursor = source.cursor
-    fees: dict[str, Decimal] = {}
-    realised: dict[str, Decimal] = {}
-    with localcontext(MONEY):
-        for account, fee, pnl in await source.fetch("SELECT account, fee, pnl FROM trades"):
-            fees[account] = fees.get(account, ZERO) + Decimal(fee)
-            realised[account] = realised.get(account, ZERO) + Decimal(pnl)
-    accounts, _ = accounts_of(await source.fetch(ACCOUNTS), await source.fetch(POSITIONS))
-    seals_found = await source.fetch("SELECT count(*) FROM seals")
+    accounts = dict(sorted(books.accounts.items()))
+    (seals_found,) = await source.fetch("SELECT count(*) FROM seals")
     return {
         "ledger": str(source.path),
         "digest": (await source.run(Head.read)).digest,
@@ -142,14 +134,14 @@ async def _sums(source: Database) -> Document:
         "signals": cursor.signals,
         "orders": cursor.orders,
         "trades": cursor.trades,
-        "seals": seals_found[0][0],
+        "seals": seals_found[0],
         "accounts": [
             {
                 "account": name,
                 "currency": account.currency,
                 "capital": plain(account.capital),
-                "realised": plain(realised.get(name, ZERO)),
-                "fees": plain(fees.get(name, ZERO)),
+                "realised": plain(books.realised[name]),
+                "fees": plain(books.fees[name]),
                 "cash": plain(account.cash),
             }
             for name, account in accounts.items()
@@ -162,7 +154,7 @@ async def _sums(source: Database) -> Document:
                 "cost": plain(position.basis),
             }
             for name, account in accounts.items()
-            for symbol, position in account.positions.items()
+            for symbol, position in sorted(account.positions.items())
             if position.quantity
         ],
     }

@@ -13,9 +13,11 @@ from bot.cli.shared import AsJson, ConfigFiles, Overrides, application, settings
 @application.command()
 def audit(config: ConfigFiles = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Adds the whole ledger up again: books, digests, tape, seals, the file itself. Exit 65 if it does not add up."""
+    from bot.app import tune_collector
     from bot.proof import audited
     from bot.service import render
 
+    tune_collector()
     document = asyncio.run(audited(settings_of(config, overrides).storage.path))
     show(document, as_json, lambda: render.audit(document))
     if not document["ok"]:

@@ -26,24 +26,24 @@ _TICKS = "SELECT id, poll, symbol_id, timestamp, bid, ask, last, warmup FROM tic
 
 def since_seal(connection: sqlite3.Connection) -> Standing:
     """What a start checks: all that follows the last seal, whatever the size of the ledger."""
-    return _audited(connection, seals.newest(connection), [])
+    return _audited(connection, seals.newest(connection), [])[0]
 
 
-def whole(connection: sqlite3.Connection) -> Standing:
-    """All of it: SQLite's own structure, every row, every seal."""
+def whole(connection: sqlite3.Connection) -> Books:
+    """All of it: SQLite's own structure, every row, every seal. What the entries come to."""
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise LedgerError(f"SQLite's integrity check: {found}")
-    standing = _audited(connection, seals.GENESIS, seals.all_after(connection, 0))
+    standing, books = _audited(connection, seals.GENESIS, seals.all_after(connection, 0))
     cursor = Cursor(*standing.counts)
     for table, wanted in (("signals", cursor.signals), ("orders", cursor.orders), ("trades", cursor.trades)):
         rows = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - constants
         if rows != wanted:
             raise LedgerError(f"{table} has {rows} rows, {wanted} were written")
-    return standing
+    return books
 
 
-def _audited(connection: sqlite3.Connection, start: Seal, stops: list[Seal]) -> Standing:
+def _audited(connection: sqlite3.Connection, start: Seal, stops: list[Seal]) -> tuple[Standing, Books]:
     try:
         return _added_up(connection, start, stops)
     except (ArithmeticError, TypeError, ValueError) as error:
@@ -51,14 +51,15 @@ def _audited(connection: sqlite3.Connection, start: Seal, stops: list[Seal]) -> 
         raise LedgerError(f"a row cannot be read: {error}") from error
 
 
-def _added_up(connection: sqlite3.Connection, start: Seal, stops: list[Seal]) -> Standing:
+def _added_up(connection: sqlite3.Connection, start: Seal, stops: list[Seal]) -> tuple[Standing, Books]:
     head = Head.read(connection)
     with localcontext(MONEY):
-        running = _decisions(connection, start, stops, head)
+        running, books = _decisions(connection, start, stops, head)
     tape = _tape(connection, start, stops, head)
     head.check(connection)
     last = (stops[-1] if stops else start).cursor
-    return Standing(head.cursor.values(), running, tape, (last.decisions, last.ticks), Aside.read(connection))
+    sealed = (last.decisions, last.ticks)
+    return Standing(head.cursor.values(), running, tape, sealed, Aside.read(connection)), books
 
 
 def adopt(connection: sqlite3.Connection) -> None:
@@ -73,7 +74,9 @@ def adopt(connection: sqlite3.Connection) -> None:
     Standing(head.cursor.values(), running, tape, (0, 0), Aside.read(connection)).write(connection)
 
 
-def _decisions(connection: sqlite3.Connection, start: Seal, stops: list[Seal], head: Head) -> RunningDigest:
+def _decisions(
+    connection: sqlite3.Connection, start: Seal, stops: list[Seal], head: Head
+) -> tuple[RunningDigest, Books]:
     deposits, targets = accounts_of(connection.execute(ACCOUNTS), connection.execute(POSITIONS))
     books = Books(deposits.values(), *seals.state(connection, start))
     running = digest.of_decisions(decisions.WIDTH, start.seed, start.cursor.decisions)
@@ -95,7 +98,7 @@ def _decisions(connection: sqlite3.Connection, start: Seal, stops: list[Seal], h
         raise LedgerError(f"the cursor counts {added[0]} signals and {added[1]} orders since decision {before}")
     _nothing_beyond(connection, head.cursor.decisions)
     books.compare(deposits, targets)
-    return running
+    return running, books
 
 
 def _enter(connection: sqlite3.Connection, running: RunningDigest, until: int, books: Books | None) -> tuple[int, int]:

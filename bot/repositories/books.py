@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -14,6 +15,7 @@ Row = tuple[Any, ...]
 Targets = dict[tuple[str, str], float]
 # Orders that are made from Python, without a loop, are booked here: positions only, there is no cash.
 STANDALONE = "manual"
+_SIDES = {side.value: side for side in OrderSide}
 ACCOUNTS = "SELECT name, currency, capital, cash FROM accounts ORDER BY name"
 POSITIONS = (
     "SELECT account, symbol, quantity, basis, total_buys, total_sells, target FROM positions ORDER BY account, symbol"
@@ -36,10 +38,12 @@ def accounts_of(
 
 class Books:
     """Accounts as their entries make them. ``deposits`` are all accounts of the ledger; one that was opened later than
-    ``accounts`` begins with its capital."""
+    ``accounts`` begins with its capital. ``fees`` and ``realised`` are sums of what was entered here, by account."""
 
     def __init__(self, deposits: Iterable[Account], accounts: dict[str, Account], targets: Targets) -> None:
         self.accounts, self.targets = accounts, targets
+        self.fees: defaultdict[str, Decimal] = defaultdict(Decimal)
+        self.realised: defaultdict[str, Decimal] = defaultdict(Decimal)
         for account in deposits:
             if account.currency:
                 opened = Account(account.name, account.currency, account.capital, account.capital)
@@ -47,7 +51,10 @@ class Books:
 
     def add(self, decision: Decision) -> None:
         """Enters a decision. Raises LedgerError where its cost or its profit is not what its price makes it."""
-        number, name, symbol, target, order = decision[0], decision[3], decision[4], decision[5], decision[9]
+        # Millions of them: one unpacking instead of a name an access.
+        number, _, _, name, symbol, target, _, _, _, order, side, _, amount, _, price, cost, fee, currency, pnl = (
+            decision
+        )
         account = self.accounts.get(name)
         if account is None:
             if name != STANDALONE:
@@ -58,25 +65,24 @@ class Books:
         else:
             self.targets.setdefault((name, symbol), 0.0)
         position = account.position(symbol)
-        if order is not None:
-            try:
-                self._fill(decision, account, position)
-            except (InvalidOperation, TypeError, ValueError) as error:
-                raise LedgerError(f"trade {number}: {error}") from None
-
-    @staticmethod
-    def _fill(decision: Decision, account: Account, position: Position) -> None:
-        number, side = decision[0], OrderSide(decision[10])
-        quantity, price, cost, fee = (Decimal(decision[column]) for column in (12, 14, 15, 16))
+        if order is None:
+            return
+        try:
+            quantity, price, cost, fee, pnl = Decimal(amount), Decimal(price), Decimal(cost), Decimal(fee), Decimal(pnl)
+            side = _SIDES[side]
+        except (InvalidOperation, KeyError, TypeError, ValueError) as error:
+            raise LedgerError(f"trade {number}: {error!r}") from None
         if not (price > 0 and quantity > 0 and fee >= 0):
             raise LedgerError(f"trade {number}: price, quantity and fee cannot be {price}, {quantity} and {fee}")
         if price * quantity != cost:
             raise LedgerError(f"trade {number}: {quantity} at {price} cost {price * quantity}, not {cost}")
-        if decision[17] != (account.currency or quote_currency(position.symbol)):
-            raise LedgerError(f"trade {number}: its fee is in {decision[17]}")
-        pnl = position.apply_fill(side, quantity, price)
-        if pnl != Decimal(decision[18]):
-            raise LedgerError(f"trade {number}: the realised profit is {pnl}, not {decision[18]}")
+        if currency != (account.currency or quote_currency(symbol)):
+            raise LedgerError(f"trade {number}: its fee is in {currency}")
+        realised = position.apply_fill(side, quantity, price)
+        if realised != pnl:
+            raise LedgerError(f"trade {number}: the realised profit is {realised}, not {pnl}")
+        self.fees[name] += fee
+        self.realised[name] += pnl
         if account.currency:
             account.cash += (-cost if side is OrderSide.BUY else cost) - fee
 
