@@ -96,6 +96,25 @@ def replay_of_a_ledger(folder: Path, scale: float) -> list[Line]:
     return [Line(name, _rate([2 * polls / seconds]), _rate([2 * polls / recording_s]), recording_s / seconds, "")]
 
 
+def proof(folder: Path, scale: float) -> list[Line]:
+    """audit and verify of a recorded session of a million ticks, as processes, and the start on it."""
+    polls = max(1_000, int(500_000 * scale))
+    ledger = folder / "session.db"
+    settings = load_settings([], [f"storage.path={ledger}", "log.level=error"], {}, None)
+    start = time.perf_counter()
+    _run(settings, RunOptions(max_speed=True, polls=polls))
+    recording_s = time.perf_counter() - start
+    lines = []
+    for verb, bar in (("verify", "< 5 s"), ("audit", "")):
+        start = time.perf_counter()
+        command = [sys.executable, "main.py", verb, "--set", f"storage.path={ledger}"]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+        figure, reference = f"{seconds:.2f} s", f"{recording_s:.2f} s (recording it)"
+        lines.append(Line(f"{verb} of {2 * polls:,} ticks", figure, reference, seconds / recording_s, bar))
+    return lines
+
+
 def latency(folder: Path, scale: float) -> list[Line]:
     """From a price in hand to its trades on the disk, a poll at a time, ticks recorded."""
     steps = max(20, int(400 * scale))
@@ -279,6 +298,7 @@ MEASUREMENTS: tuple[Callable[[Path, float], list[Line]], ...] = (
     recording,
     replay,
     replay_of_a_ledger,
+    proof,
     latency,
     start_up,
     memory,
