@@ -104,7 +104,7 @@ async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Sum
             pace = _pace(settings, options, clock, database.cursor.polls)
             loop = await trading_loop(settings, plans, database, ticks, feed, clock, pace, journal, retention)
             runs = RunRepository(database)
-            config = recorded_config(settings, feed.markets, loop.window)
+            config = recorded_config(settings, plans, feed.markets, loop.window)
             number = await runs.start(system.now_ms(), __version__, config)
             _log_start(log, settings, database, plans)
             _wake_on_stop(stop, clock)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from decimal import Decimal
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
+from bot import strategies
 from bot.domain import Account, Market, quote_currency
 from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor, Terms
@@ -53,9 +58,23 @@ def _plan(entry: StrategySettings, strategy: Strategy, failed: Failed | None) ->
     return replace(plan, on_error=lambda error: failed(entry.name, error))
 
 
-def recorded_config(settings: Settings, markets: Mapping[str, Market], window: int) -> dict[str, Any]:
-    """What a replay needs to decide alike: the settings, what the venue said of its markets, and how many ticks of each
-    symbol the strategies look back on."""
+def code_of(plans: Sequence[Plan]) -> dict[str, str]:
+    """A hash of the file of each strategy that is not Paperloop's own, by the strategy's name."""
+    found = {}
+    for plan in plans:
+        kind = type(plan.strategy)
+        if not kind.__module__.startswith(f"{strategies.__name__}."):
+            with suppress(OSError, TypeError):
+                content = Path(inspect.getfile(kind)).read_bytes()
+                found[plan.strategy.name] = blake2b(content, digest_size=16).hexdigest()
+    return found
+
+
+def recorded_config(
+    settings: Settings, plans: Sequence[Plan], markets: Mapping[str, Market], window: int
+) -> dict[str, Any]:
+    """What a replay needs to decide alike: the settings, the code of own strategies (to tell that it has changed), what
+    the venue said of its markets, and how many ticks of each symbol the strategies look back on."""
     shown = settings.masked()
     if shown["strategy_folder"]:
         shown["strategy_folder"] = os.path.abspath(shown["strategy_folder"])
@@ -66,6 +85,7 @@ def recorded_config(settings: Settings, markets: Mapping[str, Market], window: i
             for market in markets.values()
         ],
         "window": window,
+        "code": code_of(plans),
     }
 
 

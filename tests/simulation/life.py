@@ -116,7 +116,7 @@ class Life:
             )
             self.accounts = loop.state.accounts
             runs = RunRepository(database)
-            config = recorded_config(settings, feed.markets, loop.window)
+            config = recorded_config(settings, plans, feed.markets, loop.window)
             number = await runs.start(clock.now_ms(), "simulated", config)
             reason = "failed"
             try:
