@@ -333,6 +333,10 @@ class LoopStatus:
     def digest(self) -> str:
         return self._database.digest
 
+    @property
+    def log_bytes(self) -> int:
+        return self._database.log_bytes
+
     def clock_events(self) -> dict[str, int]:
         return {"missed_beats": self._clock.missed_beats, "clock_steps": self._clock.steps}
 

@@ -140,6 +140,10 @@ class Status(Protocol):
     def timestamp(self) -> int: ...
     @property
     def digest(self) -> str: ...
+    @property
+    def log_bytes(self) -> int:
+        """The size of the ledger's write-ahead log."""
+
     def clock_events(self) -> dict[str, int]:
         """How often beats were missed, and the wall clock set."""
 

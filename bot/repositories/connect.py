@@ -35,7 +35,7 @@ def real_path(path: str | os.PathLike[str]) -> Path:
 def create(path: Path) -> None:
     """The folder and the file for their owner's eyes only; SQLite gives its side files the same rights."""
     log = log_path(path)
-    if _size(log) and not _size(path):
+    if size(log) and not size(path):
         # A copy that failed, or a file that was deleted: SQLite would take the log for a stranger's and delete it.
         raise LedgerError(
             f"{path} is empty or gone, but {log.name} beside it holds a part of a ledger: restore it first"
@@ -52,7 +52,7 @@ def log_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _size(path: Path) -> int:
+def size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:

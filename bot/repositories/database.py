@@ -59,6 +59,11 @@ class Database:
         """One string for the whole ledger: equal for two ledgers exactly if their signals, orders and trades are."""
         return self._standing.told
 
+    @property
+    def log_bytes(self) -> int:
+        """How large the write-ahead log is: it grows as long as somebody reads and does not finish."""
+        return connect.size(connect.log_path(self.path))
+
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         return await self.run(lambda connection: connection.execute(sql, parameters).fetchall())
 

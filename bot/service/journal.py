@@ -10,6 +10,9 @@ from structlog.typing import FilteringBoundLogger
 from bot.domain import Signal, iso8601
 from bot.ports import FeedError, Status
 
+# A log of this size means that checkpoints have not got through for a long time.
+LOG_BYTES_MAX = 64 * 2**20
+
 
 class Journal:
     """The loop's observer. ``quiet`` leaves out the line a trade: at full speed they would be thousands a second."""
@@ -75,3 +78,5 @@ class Journal:
                 at=iso8601(status.timestamp),
                 **{name: count for name, count in status.clock_events().items() if count},
             )
+            if status.log_bytes > LOG_BYTES_MAX:
+                self._log.warning("the ledger's log grows: some program reads it without end", bytes=status.log_bytes)
