@@ -74,6 +74,7 @@ class TradingLoop:
         self._cursor = ledger.database.cursor
         self._failures, self._failing_since = 0, 0.0
         self._held: Block | None = None
+        self._must_reload = False
 
     @property
     def window(self) -> int:
@@ -139,6 +140,8 @@ class TradingLoop:
     async def step(self, block: Block) -> None:
         """Decides and executes one block, all of it or nothing."""
         setcontext(MONEY)
+        if self._must_reload:
+            await self._reload()
         cursor, polls = self._cursor, self._cursor.polls
         decision = self._engine.decide(self.state, block, polls + 1, cursor.decisions + 1)
         try:
@@ -149,10 +152,12 @@ class TradingLoop:
                 cursor.polls += block.polls
                 cursor.timestamp = int(block.timestamp[-1])
         except BaseException:
-            await self._reload()
             if cursor.polls == polls + block.polls:
                 # Cancelled while it was being written: the file has it, so the state follows.
                 self.state.advance(decision)
+            # Until they are read again, which may fail too, nothing is decided by them.
+            self._must_reload = True
+            await self._reload()
             raise
         self.state.advance(decision)
         self._report(outcomes)
@@ -269,6 +274,7 @@ class TradingLoop:
         stored = await self._ledger.accounts.load()
         for name, account in self.state.accounts.items():
             account.restore(stored[name])
+        self._must_reload = False
 
     async def _back_off(self, error: Exception, max_s: float = BACKOFF_MAX_S) -> bool:
         if not self._failures:

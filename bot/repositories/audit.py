@@ -62,11 +62,9 @@ def _added_up(connection: sqlite3.Connection, start: Seal, stops: list[Seal]) ->
     return Standing(head.cursor.values(), running, tape, sealed, Aside.read(connection)), books
 
 
-def adopt(connection: sqlite3.Connection) -> None:
-    """Signs a ledger that is new, or from a version that did not sign: its tape is hashed as it is."""
+def sign(connection: sqlite3.Connection) -> None:
+    """Hashes a ledger as it is: one that is new, or from a version that did not hash all of it."""
     head = Head.read(connection)
-    if head.checksum:
-        return
     tape = digest.of_ticks()
     _hash_ticks(connection, tape, head.cursor.ticks, (0, 0))
     running = digest.of_decisions(decisions.WIDTH, head.seed, head.cursor.decisions)

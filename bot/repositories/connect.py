@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from bot.repositories import decisions
+from bot.repositories import audit, decisions
 from bot.repositories.errors import ForeignFile, LedgerError, LedgerMissing, LedgerPath, SchemaNewer, translate
 
 APPLICATION_ID = 0x50504C50  # "PPLP"
@@ -126,9 +126,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # A full disk has rolled back by itself; a second ROLLBACK would hide the first error.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        end(connection)
         raise
 
 
@@ -139,6 +137,12 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
+        end(connection)
+
+
+def end(connection: sqlite3.Connection) -> None:
+    """Ends a transaction without writing. A disk that fails has ended it; a second end would hide the first error."""
+    if connection.in_transaction:
         connection.execute("ROLLBACK")
 
 
@@ -167,6 +171,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {number}")
+            if number == len(MIGRATIONS):
+                audit.sign(connection)
 
 
 def _back_up(connection: sqlite3.Connection, copy: Path) -> None:

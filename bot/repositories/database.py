@@ -75,7 +75,7 @@ class Database:
         try:
             yield
         finally:
-            await self.fetch("ROLLBACK")
+            await self.run(connect.end)
 
     async def stream(self, sql: str, size: int) -> AsyncGenerator[list[Row], None]:
         """The rows of a query that need not fit into memory, ``size`` of them at a time."""
@@ -282,10 +282,7 @@ def _judged(path: Path) -> Standing | None:
     """Where a ledger stands that adds up since its last seal; None for one that is new or from an earlier version."""
     try:
         with closing(connect.unchecked_reader(path)) as connection:
-            if not connect.is_current(connection, path):
-                return None
-            with connect.snapshot(connection):
-                return audit.since_seal(connection) if Head.read(connection).checksum else None
+            return _audited(connection) if connect.is_current(connection, path) else None
     except LedgerError as error:
         error.args = (f"{path}: {error}",)
         raise
@@ -294,9 +291,6 @@ def _judged(path: Path) -> Standing | None:
 
 
 def _audited(connection: sqlite3.Connection) -> Standing:
-    """Where a ledger stands that has just been made, or brought up from an earlier version."""
-    with connect.transaction(connection):
-        audit.adopt(connection)
     with connect.snapshot(connection):
         return audit.since_seal(connection)
 
