@@ -12,15 +12,26 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bot import strategies
 from bot.domain import Account, Market, quote_currency
 from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor, Terms
 from bot.loop import Ledger, Pace, TradingLoop
 from bot.ports import Clock, Observer, PriceFeed, Strategy
-from bot.repositories import AccountRepository, Database, Retention, SignalRepository, TickRepository, TradeRepository
+from bot.repositories import (
+    AccountRepository,
+    Database,
+    LedgerError,
+    Retention,
+    SignalRepository,
+    TickRepository,
+    TradeRepository,
+)
 from bot.repositories.books import STANDALONE
 from bot.settings import FeedSettings, Settings, SettingsError, StorageSettings, StrategySettings
+from bot.settings.problems import showable
 from bot.settings.strategies import built
 
 Failed = Callable[[str, Exception | SystemExit], None]
@@ -76,6 +87,8 @@ def recorded_config(
     """What a replay needs to decide alike: the settings, the code of own strategies (to tell that it has changed), what
     the venue said of its markets, and how many ticks of each symbol the strategies look back on."""
     shown = settings.masked()
+    # A parameter may be called key or token without being one, and a replay needs its value.
+    shown["strategy"] = showable(settings.strategy, mask=False)
     if shown["strategy_folder"]:
         shown["strategy_folder"] = os.path.abspath(shown["strategy_folder"])
     return {
@@ -90,9 +103,9 @@ def recorded_config(
 
 
 def recorded_settings(config: Mapping[str, Any]) -> Settings:
-    """The settings of a recorded run, as far as its decisions depend on them. Raises SettingsError."""
-    stored = config["settings"]
+    """The settings of a recorded run, as far as its decisions depend on them. Raises LedgerError."""
     try:
+        stored = config["settings"]
         return Settings(
             strategy_folder=stored["strategy_folder"],
             feed=FeedSettings.model_validate({key: stored["feed"][key] for key in ("symbols", "poll_interval_s")}),
@@ -100,8 +113,11 @@ def recorded_settings(config: Mapping[str, Any]) -> Settings:
             execution=stored["execution"],
             storage=StorageSettings(record_ticks=stored["storage"]["record_ticks"]),
         )
-    except ValueError as error:
-        raise SettingsError([f"a run was recorded with settings that this version does not take: {error}"]) from None
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, each['loc']))} = {each['input']!r}: {each['msg']}" for each in error.errors()]
+        raise LedgerError(f"a run was recorded with settings that cannot be used now: {'; '.join(told)}") from None
+    except (LookupError, TypeError) as error:
+        raise LedgerError(f"a run's configuration was altered: {error!r}") from None
 
 
 def recorded_markets(config: Mapping[str, Any]) -> dict[str, Market]:

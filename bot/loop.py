@@ -100,9 +100,8 @@ class TradingLoop:
                 continue
             if block is None:
                 return "the feed has ended"
-            if not await self._step_in_time(block):
-                return "stopped"
-            history = 0
+            # What a block that was given up would have told is asked for again, too.
+            history = 0 if await self._step_in_time(block) else width
             if self._ledger.retention is not None:
                 await self._ledger.retention.tidy()
         return "the polls are done"
@@ -119,7 +118,7 @@ class TradingLoop:
             raise FeedError(f"the prices are {age_ms / 1000:.1f} s old")
 
     async def _step_in_time(self, block: Block) -> bool:
-        """Steps, and where the ledger is locked or the disk full waits until it is not; False once stopped.
+        """Steps, and where the ledger is locked or the disk full waits until it is not; True if the block is written.
 
         Where time goes by meanwhile, the block is given up: its prices would be old by the time they are traded on.
         """
@@ -129,13 +128,11 @@ class TradingLoop:
             except (LedgerBusy, StorageFull) as error:
                 if isinstance(error, StorageFull) and not self._clock.waits:
                     raise
-                if await self._back_off(error, STORAGE_BACKOFF_MAX_S):
+                if await self._back_off(error, STORAGE_BACKOFF_MAX_S) or self._clock.waits:
                     return False
-                if not self._clock.waits:
-                    continue
             else:
                 self._recovered()
-            return True
+                return True
 
     async def step(self, block: Block) -> None:
         """Decides and executes one block, all of it or nothing."""

@@ -37,7 +37,7 @@ async def audited(path: str | os.PathLike[str]) -> Document:
     except LedgerError as error:
         if error.exit_code != EXIT_LEDGER_BROKEN:
             raise
-        return {"ok": False, "exit_code": error.exit_code, **await told(path, error)}
+        return {"ok": False, "ledger": str(path), "exit_code": error.exit_code, **await told(path, error)}
 
 
 async def told(path: str | os.PathLike[str], error: LedgerError) -> Document:
@@ -61,7 +61,11 @@ async def verified(path: str | os.PathLike[str], *, steps: bool = False) -> Docu
     With ``steps`` one poll at a time, as it ran live; without, in blocks.
     """
     async with _snapshot(path) as source:
-        proof = await replayed(source, steps=steps)
+        try:
+            proof = await replayed(source, steps=steps)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as damage:
+            # A damaged row may hold anything.
+            raise LedgerError(f"{path} is damaged: {damage!r}") from damage
         told = (await source.run(Head.read)).digest
     error = proof.error
     if error is None and proof.unrecorded:

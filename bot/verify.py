@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import localcontext
 from typing import Any
 
 from bot import __version__
 from bot.clock import VirtualClock
 from bot.compose import code_of, plans_of, recorded_markets, recorded_settings, trading_loop
-from bot.domain import Account, IntArray, Market, Signal, quote_currency
+from bot.domain import MONEY, Account, IntArray, Market, Signal, quote_currency
 from bot.engine import Plan
 from bot.feeds import SessionFeed, TapePart
 from bot.loop import BLOCK_TICKS, Pace
 from bot.ports import Status
 from bot.repositories import AccountRepository, Database, LedgerError, RunRepository, connect, digest, seals
-from bot.repositories.books import STANDALONE, Books, Targets
+from bot.repositories.books import ACCOUNTS, POSITIONS, STANDALONE, Books, Targets, accounts_of
 from bot.repositories.decisions import WIDTH
 from bot.repositories.seals import Seal
 from bot.repositories.shadow import Difference, Shadow, SourceTape
@@ -131,6 +132,10 @@ class Replay:
                 await self._skip(session)
         if left := await self.shadow.following(1):
             raise Difference(left[0], None)
+        if self.shadow.stored_digest.digest != head.digest:
+            raise LedgerError("the digest is not that of the signals, orders and trades")
+        await self.source.run(head.check)
+        await self._compare_sums()
         if self._hash.digest != head.tape_digest:
             raise LedgerError("a price on the tape was altered where it changed no decision; `audit` says where")
 
@@ -169,12 +174,22 @@ class Replay:
         books = Books((), await repository.load(), await repository.targets())
         query = "SELECT count(*) FROM signals WHERE poll > ? AND poll <= ? AND account <> ?"
         rows = await self.source.fetch(query, (cursor.polls, session.last_poll, STANDALONE))
-        for decision in await self.shadow.following(rows[0][0]):
-            books.add(decision)
-            cursor.decisions = decision[0]
+        with localcontext(MONEY):
+            for decision in await self.shadow.following(rows[0][0]):
+                books.add(decision)
+                cursor.decisions = decision[0]
         self.unrecorded += session.last_poll - cursor.polls
         cursor.polls = session.last_poll
         await self._save(books.accounts, books.targets)
+
+    async def _compare_sums(self) -> None:
+        """Accounts, positions and targets as the replay left them, against the stored ones."""
+        mine = AccountRepository(self.shadow)
+        stored, targets = accounts_of(await self.source.fetch(ACCOUNTS), await self.source.fetch(POSITIONS))
+        # Orders made from Python have no account, and nobody can replay them.
+        stored.pop(STANDALONE, None)
+        books = Books(stored.values(), await mine.load(), await mine.targets())
+        books.compare(stored, {key: target for key, target in targets.items() if key[0] != STANDALONE})
 
     async def _save(self, accounts: Mapping[str, Account], targets: Targets) -> None:
         repository = AccountRepository(self.shadow)

@@ -48,6 +48,8 @@ def status(
         document = read(settings, lambda database: inspect.status(database, SystemClock().now_ms(), stale_after_s))
     else:
         timestamp = _time(at)
+        if timestamp > SystemClock().now_ms():
+            fail(f"{at} is in the future", EXIT_USAGE)
         document = read(settings, lambda database: inspect.status_at(database, timestamp))
     show(document, as_json, lambda: render.status(document))
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from bot.cli.shared import AsJson, ConfigFiles, Overrides, application, settings_of, show
+
+
+def _interruptible() -> None:
+    """Ctrl-C ends it at once: there is nothing to finish, and asyncio would wait for a task that never waits."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupted)
 
 
 @application.command()
@@ -18,6 +29,7 @@ def audit(config: ConfigFiles = None, overrides: Overrides = None, as_json: AsJs
     from bot.service import render
 
     tune_collector()
+    _interruptible()
     document = asyncio.run(audited(settings_of(config, overrides).storage.path))
     show(document, as_json, lambda: render.audit(document))
     if not document["ok"]:
@@ -38,6 +50,7 @@ def verify(
 
     path = settings_of(config, overrides).storage.path
     tune_collector()
+    _interruptible()
     document = asyncio.run(verified(path, steps=steps))
     show(document, as_json, lambda: render.verify(document))
     if not document["ok"]:

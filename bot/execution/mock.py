@@ -181,7 +181,7 @@ class MockExecutor:
         cursor = self._database.cursor
         cursor.decisions += 1
         if signal is not None:
-            return (cursor.decisions, *signal[1:], None)
+            return (cursor.decisions, *signal[1:3], self._account.name, *signal[4:], None)
         timestamp = self._clock.now_ms()
         if self._signals is None:
             return (cursor.decisions, None, timestamp, self._account.name, symbol, None, None, None, None)

@@ -33,7 +33,7 @@ def whole(connection: sqlite3.Connection) -> Books:
     """All of it: SQLite's own structure, every row, every seal. What the entries come to."""
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
-        raise LedgerError(f"SQLite's integrity check: {found}")
+        raise LedgerError(f"SQLite's integrity check: {' '.join(found.split())}")
     standing, books = _audited(connection, seals.GENESIS, seals.all_after(connection, 0))
     cursor = Cursor(*standing.counts)
     for table, wanted in (("signals", cursor.signals), ("orders", cursor.orders), ("trades", cursor.trades)):

@@ -25,7 +25,14 @@ POSITIONS = (
 def accounts_of(
     accounts: Iterable[tuple[Any, ...]], positions: Iterable[tuple[Any, ...]]
 ) -> tuple[dict[str, Account], Targets]:
-    """Accounts with their positions, and the targets, from rows of the two tables."""
+    """Accounts with their positions, and the targets, from rows of the two tables. Raises LedgerError."""
+    try:
+        return _accounts_of(accounts, positions)
+    except (InvalidOperation, TypeError) as error:
+        raise LedgerError(f"an account or a position holds what is no number: {error!r}") from None
+
+
+def _accounts_of(accounts: Iterable[Row], positions: Iterable[Row]) -> tuple[dict[str, Account], Targets]:
     found = {row[0]: Account(row[0], row[1], Decimal(row[2]), Decimal(row[3])) for row in accounts}
     targets: Targets = {}
     for name, symbol, *amounts, target in positions:

@@ -20,7 +20,15 @@ from typing import Any, TypeVar
 from bot.domain import IntArray, Position
 from bot.repositories import audit, connect, decisions, digest, seals
 from bot.repositories.cursor import Cursor
-from bot.repositories.errors import LedgerBusy, LedgerError, LedgerTaken, StorageFailed, StorageFull, translate
+from bot.repositories.errors import (
+    LedgerBusy,
+    LedgerError,
+    LedgerTaken,
+    LedgerTouched,
+    StorageFailed,
+    StorageFull,
+    translate,
+)
 from bot.repositories.insert import Insert
 from bot.repositories.lock import LedgerLock
 from bot.repositories.standing import Aside, Head, Standing
@@ -96,7 +104,7 @@ class Database:
 
     async def change(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """A transaction of its own for what no block writes: symbols, runs, the start of the tape."""
-        self._files.check()
+        self._check_files()
         standing = self._standing
         written = False
 
@@ -122,7 +130,7 @@ class Database:
         What does not fit now stays in the log, and is as safe there.
         """
         with suppress(LedgerBusy, LedgerTaken, StorageFull):
-            self._files.check()
+            self._check_files()
             if self._storage is None:
                 await self.run(connect.checkpoint)
 
@@ -133,8 +141,20 @@ class Database:
         finally:
             self.discard()
 
+    def _check_files(self) -> None:
+        """Raises LedgerTaken if the files are not as this process left them, and not only looked after by somebody."""
+        try:
+            self._files.check()
+        except LedgerTouched:
+            # Another program has put the log back into the file, say: what counts is what it says now.
+            with suppress(LedgerError):
+                found = _judged(self.path)
+                if found is not None and found.row() == self._standing.row():
+                    return self._files.left()
+            raise
+
     async def _write_waiting(self) -> None:
-        self._files.check()
+        self._check_files()
         batches = [(insert, values) for insert, values in self._buffers.items() if values]
         standing = self._standing.after(self.cursor, self.ticks, self.decisions)
         spread = decisions.SPREAD if self.decisions else ()
@@ -280,14 +300,26 @@ def _read(connection: sqlite3.Connection) -> Standing:
 
 def _judged(path: Path) -> Standing | None:
     """Where a ledger stands that adds up since its last seal; None for one that is new or from an earlier version."""
+    log = connect.log_path(path)
+    left_over = connect.size(log)
     try:
         with closing(connect.unchecked_reader(path)) as connection:
             return _audited(connection) if connect.is_current(connection, path) else None
     except LedgerError as error:
-        error.args = (f"{path}: {error}",)
-        raise
+        raise _explained(error, path, log if left_over else None) from None
     except sqlite3.Error as error:
-        raise translate(error, path) from error
+        told = translate(error, path)
+        broken = isinstance(told, LedgerError) and told.exit_code == LedgerError.exit_code
+        raise _explained(told, path, log if left_over and broken else None) from error
+
+
+def _explained(error: BaseException, path: Path, log: Path | None) -> BaseException:
+    """The same error, with the ledger's name and with what may be the cause of it."""
+    text = str(error) if str(path) in str(error) else f"{path}: {error}"
+    if log is not None:
+        text += f" (if this file was restored from a copy, stop everything that uses it and delete {log.name} first)"
+    error.args = (text,)
+    return error
 
 
 def _audited(connection: sqlite3.Connection) -> Standing:
@@ -310,8 +342,9 @@ class _Files:
     def check(self) -> None:
         for path, found, now in zip((self._path, self._log), self._found, self._now(), strict=True):
             if found != now:
-                what = "changed by another program" if found and now and found[:2] == now[:2] else "removed or replaced"
-                raise LedgerTaken(f"{path} was {what} while it was in use")
+                if found and now and found[:2] == now[:2]:
+                    raise LedgerTouched(f"{path} was changed by another program while it was in use")
+                raise LedgerTaken(f"{path} was removed or replaced while it was in use")
 
     def _now(self) -> tuple[tuple[int, ...] | None, ...]:
         return _identity(self._path, content=True), _identity(self._log)

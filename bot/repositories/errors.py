@@ -31,6 +31,10 @@ class LedgerTaken(LedgerError):
     """Its files were removed, replaced or written to by somebody else while it was in use."""
 
 
+class LedgerTouched(LedgerTaken):
+    """It is the same file, but somebody else wrote to it."""
+
+
 class ForeignFile(LedgerError):
     """The file is not a ledger."""
 
@@ -100,8 +104,10 @@ def translate(error: BaseException, path: Path) -> BaseException:
         return LedgerPath(f"storage.path: cannot open {path}: {error.strerror}")
     if not isinstance(error, sqlite3.Error):
         return error
-    # Text that is none is found by Python, which gives it no name.
-    name = getattr(error, "sqlite_errorname", None) or ("SQLITE_CORRUPT" if "decode" in str(error) else "")
+    name = getattr(error, "sqlite_errorname", None) or ""
+    # Text that is none is found by Python, which gives it no name; a table that is gone is a mistake in the SQL.
+    if any(words in str(error) for words in ("decode", "no such table", "no such column")):
+        name = "SQLITE_CORRUPT"
     if name.startswith("SQLITE_CANTOPEN") and not path.exists():
         return LedgerMissing(f"there is no ledger at {path} yet: start `paperloop run` first, or set storage.path")
     for beginnings, kind, text in _SQLITE_ERRORS:
@@ -111,6 +117,7 @@ def translate(error: BaseException, path: Path) -> BaseException:
 
 
 _SQLITE_ERRORS: tuple[tuple[tuple[str, ...], type[LedgerError], str], ...] = (
+    (("SQLITE_READONLY_DIRECTORY", "SQLITE_READONLY_CANTINIT"), StorageFailed, "cannot write to the folder of {path}"),
     (("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"), StorageFull, "the disk is full: {path} cannot grow"),
     (("SQLITE_READONLY", "SQLITE_IOERR_WRITE"), StorageFull, "the disk refuses to write {path}"),
     # An fsync that failed may have dropped what it should have written: only a new start knows what is there.

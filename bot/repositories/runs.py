@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from bot.repositories.database import Database, Row
+from bot.repositories.errors import LedgerError
 
 COLUMNS = ("id", "started_at", "first_poll", "version", "config", "stopped_at", "stop_reason")
 
@@ -35,7 +36,27 @@ class RunRepository:
         """Every start, the first one first."""
         return await self.database.fetch("SELECT * FROM runs ORDER BY id")
 
+    async def strategies(self, polls: int) -> dict[str, str]:
+        """The strategy of each account that was opened by the time of a poll."""
+        found: dict[str, str] = {}
+        for run in await self.all():
+            if run[COLUMNS.index("first_poll")] <= max(polls, 1):
+                config = self.config_of(run)
+                try:
+                    found |= {entry["account"]: entry["name"] for entry in config["settings"]["strategy"]}
+                except (LookupError, TypeError) as error:
+                    raise _altered(run, error) from None
+        return found
+
     @staticmethod
     def config_of(run: Row) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads(run[COLUMNS.index("config")])
+        """What ``start`` was given."""
+        try:
+            config: dict[str, Any] = json.loads(run[COLUMNS.index("config")])
+        except (TypeError, ValueError) as error:
+            raise _altered(run, error) from None
         return config
+
+
+def _altered(run: Row, error: Exception) -> LedgerError:
+    return LedgerError(f"run {run[0]}: its configuration was altered: {error!r}")

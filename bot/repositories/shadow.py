@@ -46,20 +46,26 @@ class Shadow(Database):
         super().__init__(source.path, scratch, standing)
         self._source = source
         self._stored: Iterator[Decision] = iter(())
+        # Over the decisions as they are stored, from the last whole span before the first one that is compared.
+        self.stored_digest = standing.digest.copy()
 
     async def begin(self) -> None:
         """Compares from the decision that follows the cursor's on."""
-        after, until = self.cursor.decisions, self._source.cursor.decisions
+        until = self._source.cursor.decisions
+        self._stored = await self._source.run(lambda connection: self._rows(connection, self.cursor.decisions, until))
 
-        def rows(connection: sqlite3.Connection) -> Iterator[Decision]:
-            found = decisions.stored(connection, after, until)
-            return (row for row in found if row[ACCOUNT] != STANDALONE)
-
-        self._stored = await self._source.run(rows)
+    def _rows(self, connection: sqlite3.Connection, after: int, until: int) -> Iterator[Decision]:
+        for row in decisions.stored(connection, self.stored_digest.count, until):
+            self.stored_digest.add(row)
+            if row[0] > after and row[ACCOUNT] != STANDALONE:
+                yield row
 
     async def following(self, count: int) -> list[Decision]:
         """The next stored decisions; fewer at the end."""
         return await self._source.run(lambda connection: list(islice(self._stored, count)))
+
+    def _check_files(self) -> None:
+        """The scratch books are no files, and what a daemon does to the ledger's meanwhile is its own affair."""
 
     async def _write_waiting(self) -> None:
         made = list(zip(*[iter(self.decisions)] * WIDTH, strict=True))

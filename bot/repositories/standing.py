@@ -98,9 +98,13 @@ class Standing:
         sealed = (cursor.decisions, cursor.ticks) if is_due(cursor, *self.sealed) else self.sealed
         return Standing(cursor.values(), running, tape, sealed, self.aside)
 
-    def write(self, connection: sqlite3.Connection) -> None:
+    def row(self) -> tuple[int | str, ...]:
+        """What the row of the table cursor says of it."""
         hashes = (self.digest.digest, self.digest.seed, self.tape.digest, self.tape.seed)
-        connection.execute(_WRITE, (*self.counts, *hashes, _checksum(self.counts, hashes, self.aside)))
+        return (*self.counts, *hashes, _checksum(self.counts, hashes, self.aside))
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        connection.execute(_WRITE, self.row())
 
 
 def _checksum(counts: tuple[int, ...], hashes: tuple[str, ...], aside: Aside) -> str:

@@ -14,7 +14,7 @@ from bot.repositories.database import Database, Row
 from bot.repositories.insert import Insert
 
 _INSERT = Insert("INSERT INTO ticks (poll, symbol_id, timestamp, bid, ask, last, warmup) VALUES", 7)
-_INSERT_SYMBOLS = Insert("INSERT INTO symbols (symbol, decimals) VALUES", 2)
+_INSERT_SYMBOLS = Insert("INSERT INTO symbols (symbol, decimals, first_tick) VALUES", 3)
 _SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup, id FROM ticks"
 PRICE_DECIMALS_MAX = 15
 ID = 7
@@ -31,7 +31,10 @@ class TickRepository:
     async def register(self, decimals: Mapping[str, int]) -> None:
         """Gives every symbol an id on the tape, at no fewer than the given decimals."""
         finest = await self._finest()
-        wanted = [(symbol, places) for symbol, places in decimals.items() if finest.get(symbol, (0, -1))[1] < places]
+        first = self._database.cursor.ticks + 1
+        wanted = [
+            (symbol, places, first) for symbol, places in decimals.items() if finest.get(symbol, (0, -1))[1] < places
+        ]
         if wanted:
             # One commit for all of them: a start with hundreds of symbols must not wait for as many flushes.
             await self._database.insert(_INSERT_SYMBOLS, list(chain.from_iterable(wanted)))
@@ -92,12 +95,14 @@ class TickRepository:
         """The last ``count`` ticks of each symbol (before a moment), all as history; None if there are none."""
         end = self._database.cursor.ticks + 1 if before_ms is None else await self.first_at_or_after(before_ms)
         known = await self.symbols()
+        firsts: dict[int, int] = dict(await self._database.fetch("SELECT id, first_tick FROM symbols"))
         rows: list[Row] = []
         for symbol in symbols:
             ids = [number for number, (name, _) in known.items() if name == symbol]
             marks = ", ".join("?" * len(ids))
-            query = f"{_SELECT} WHERE symbol_id IN ({marks}) AND id < ? ORDER BY id DESC LIMIT ?"
-            rows += await self._database.fetch(query, (*ids, end, count))
+            oldest = min((firsts[number] for number in ids), default=end)
+            query = f"{_SELECT} WHERE symbol_id IN ({marks}) AND id >= ? AND id < ? ORDER BY id DESC LIMIT ?"
+            rows += await self._database.fetch(query, (*ids, oldest, end, count))
         if not rows:
             return None
         tail = block_of(_matrix(sorted(rows, key=itemgetter(ID))), symbols, known)

@@ -15,6 +15,7 @@ from bot.repositories import (
     TickRepository,
     TradeRepository,
     lock_owner,
+    seals,
 )
 from bot.repositories import signals as signal_rows
 from bot.repositories import trades as trade_rows
@@ -39,7 +40,13 @@ REASONS = {
 async def status(database: Database, now_ms: int, stale_after_s: float) -> Document:
     """Accounts with their positions at the last prices, open orders, counts, and how old the data is."""
     cursor = database.cursor
-    accounts, prices = await AccountRepository(database).load(), await TickRepository(database).last_prices()
+    accounts, tape = await AccountRepository(database).load(), TickRepository(database)
+    prices = await tape.last_prices()
+    held = {name for account in accounts.values() for name, held in account.positions.items() if held.quantity}
+    for symbol in sorted(held - prices.keys()):
+        # No longer polled: worth what it was last seen at.
+        if (price := await tape.last_price(symbol)) is not None:
+            prices[symbol] = price
     document = await _status(database, Moment(cursor, database.digest, accounts, prices))
     age_s = round(max(0, now_ms - cursor.timestamp) / 1000, 3) if cursor.polls else None
     return {
@@ -55,16 +62,19 @@ async def status_at(database: Database, timestamp: int) -> Document:
     moment = await past.at(database, timestamp)
     age_s = round((timestamp - moment.cursor.timestamp) / 1000, 3) if moment.cursor.polls else None
     document = await _status(database, moment)
-    return {**document, "at": iso8601(timestamp), "data_age_s": age_s, "stale": False, "open_orders": []}
+    return {
+        **document,
+        "at": iso8601(timestamp),
+        "ticks_deleted": moment.deleted,
+        "data_age_s": age_s,
+        "stale": False,
+        "open_orders": [],
+    }
 
 
 async def _status(database: Database, moment: Moment) -> Document:
     cursor = moment.cursor
-    strategies: dict[str, str] = {}
-    for run in await RunRepository(database).all():
-        if run[2] <= max(cursor.polls, 1):
-            entries = RunRepository.config_of(run)["settings"]["strategy"]
-            strategies |= {entry["account"]: entry["name"] for entry in entries}
+    strategies = await RunRepository(database).strategies(cursor.polls)
     pid = lock_owner(database.path)
     return {
         "ledger": str(database.path),
@@ -132,7 +142,8 @@ async def why(database: Database, symbol: str, timestamp: int) -> Document:
     """What was known and decided of a symbol around a moment, account by account."""
     signal_store, trade_store = SignalRepository(database), TradeRepository(database)
     names = await known_accounts(database)
-    quotes = await TickRepository(database).around(symbol, timestamp)
+    deleted = timestamp < (await database.run(seals.base)).cursor.timestamp
+    quotes = [] if deleted else await TickRepository(database).around(symbol, timestamp)
     accounts = []
     for name in names:
         before = await signal_store.around(name, symbol, timestamp, after=False)
@@ -152,6 +163,7 @@ async def why(database: Database, symbol: str, timestamp: int) -> Document:
     return {
         "symbol": symbol,
         "time": iso8601(timestamp),
+        "ticks_deleted": deleted,
         "quotes": [
             {"timestamp": row[0], "datetime": iso8601(row[0]), "bid": row[1], "ask": row[2], "last": row[3]}
             for row in quotes

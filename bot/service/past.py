@@ -5,23 +5,24 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from decimal import localcontext
-from itertools import takewhile
 
 from bot.domain import MONEY, Account
 from bot.repositories import Database, RunRepository, TickRepository, decisions, digest, seals
-from bot.repositories.books import ACCOUNTS, POSITIONS, Books, accounts_of
+from bot.repositories.books import ACCOUNTS, POSITIONS, STANDALONE, Books, accounts_of
 from bot.repositories.cursor import Cursor
-from bot.repositories.decisions import ORDER_ID, POLL, WIDTH
+from bot.repositories.decisions import ACCOUNT, ORDER_ID, POLL, WIDTH
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """``prices`` are the last ones of each symbol; ``cursor.timestamp`` is their time."""
+    """``prices`` are the last ones of each symbol; ``cursor.timestamp`` is their time. ``deleted``: the ticks of that
+    time are not kept any more, so nobody knows the prices."""
 
     cursor: Cursor
     digest: str
     accounts: dict[str, Account]
     prices: dict[str, float]
+    deleted: bool = False
 
 
 async def at(database: Database, timestamp: int) -> Moment:
@@ -32,19 +33,20 @@ async def at(database: Database, timestamp: int) -> Moment:
 
     cursor, told, accounts = await database.run(work)
     tape = TickRepository(database)
-    # The last tick that is not later, and with it how far the ledger was.
-    cursor.ticks = max(cursor.ticks, await tape.first_at_or_after(timestamp + 1) - 1)
-    rows = await tape.read(cursor.ticks - 1, 1, cursor.ticks)
-    if len(rows):
-        cursor.polls, cursor.timestamp = int(rows[0, 0]), int(rows[0, 2])
-    opened = set()
-    for run in await RunRepository(database).all():
-        if run[2] <= max(cursor.polls, 1):
-            opened |= {entry["account"] for entry in RunRepository.config_of(run)["settings"]["strategy"]}
+    deleted = timestamp < (await database.run(seals.base)).cursor.timestamp
+    if not deleted:
+        # The last tick that is not later, and with it how far the ledger was.
+        cursor.ticks = max(cursor.ticks, await tape.first_at_or_after(timestamp + 1) - 1)
+        for poll, _, time, *_, warmup, _ in (await tape.read(cursor.ticks - 1, 1, cursor.ticks)).tolist():
+            # History carries the number of the poll that followed it.
+            if poll - warmup > cursor.polls:
+                cursor.polls, cursor.timestamp = poll - warmup, time
+    opened = await RunRepository(database).strategies(cursor.polls)
     known = {name: accounts[name] for name in sorted(accounts) if accounts[name].currency and name in opened}
     for account in known.values():
         account.positions = dict(sorted(account.positions.items()))
-    return Moment(cursor, told, known, await tape.last_prices(cursor.ticks))
+    prices = {} if deleted else await tape.last_prices(cursor.ticks)
+    return Moment(cursor, told, known, prices, deleted)
 
 
 def _folded(connection: sqlite3.Connection, timestamp: int, last: int) -> tuple[Cursor, str, dict[str, Account]]:
@@ -54,8 +56,11 @@ def _folded(connection: sqlite3.Connection, timestamp: int, last: int) -> tuple[
     books = Books(deposits.values(), *seals.state(connection, seal))
     cursor = Cursor(*seal.cursor.values())
     with localcontext(MONEY):
-        rows = decisions.stored(connection, running.count, last)
-        for row in takewhile(lambda row: row[2] <= timestamp, rows):
+        for row in decisions.stored(connection, running.count, last):
+            by_hand = row[ACCOUNT] == STANDALONE
+            # Orders from Python have the clock's time, which need not be the tape's.
+            if row[2] > timestamp and not by_hand:
+                break
             running.add(row)
             if row[0] <= cursor.decisions:
                 continue
@@ -64,4 +69,6 @@ def _folded(connection: sqlite3.Connection, timestamp: int, last: int) -> tuple[
             cursor.signals += row[POLL] is not None
             cursor.orders += row[ORDER_ID] is not None
             cursor.trades += row[ORDER_ID] is not None
+            if not by_hand:
+                cursor.polls, cursor.timestamp = row[POLL], row[2]
     return cursor, running.digest, books.accounts

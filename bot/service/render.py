@@ -38,7 +38,7 @@ class Page:
         """Columns that may be long (accounts, values, reasons) wrap; the others are never cut."""
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1 if self.narrow else 2, 0, 0))
         for name in columns:
-            wraps = name in {"account", "strategy", "value", "reason"}
+            wraps = name in {"account", "strategy", "value", "reason", "file", "ledger", "replay"}
             justify = "right" if name in right else "left"
             table.add_column(name, justify=justify, no_wrap=not wraps, overflow="fold")  # type: ignore[arg-type]
         return table
@@ -62,6 +62,8 @@ def status(document: Document) -> str:
     stale = ", stale" if document["running"] and document["stale"] else ""
     since = "before" if "at" in document else "ago"
     when = f"last price {document['last_price_at']}  ({_duration(age)} {since}{stale})" if age is not None else ""
+    if document.get("ticks_deleted"):
+        when = "the ticks of that time were deleted (storage.keep_ticks_days), and with them the prices"
     page.add(when or "no prices yet")
     page.add(
         f"{document['polls']} polls, {document['ticks']} ticks, {document['signals']} signals,"
@@ -115,7 +117,8 @@ def why(document: Document) -> str:
     quotes = page.table("time", *prices, right=prices)
     for quote in document["quotes"]:
         quotes.add_row(quote["datetime"], *[_price(quote[key]) for key in prices])
-    page.add(quotes if document["quotes"] else "no prices on the tape around then")
+    none = "the ticks of that time were deleted" if document["ticks_deleted"] else "no prices on the tape around then"
+    page.add(quotes if document["quotes"] else none)
     for account in document["accounts"]:
         page.add(f"[bold]{escape(account['account'])}[/]: {escape(account['explanation'])}")
         if following := account["next_signal"]:

@@ -75,26 +75,26 @@ def show_key(path: Path) -> str:
     return shown
 
 
-def showable(value: Any, key: str = "") -> Any:
+def showable(value: Any, key: str = "", *, mask: bool = True) -> Any:
     """As JSON can hold it: secrets masked (an empty one is shown as such), what is not set left out."""
     shown: Any
     match value:
         case SecretStr():
             shown = MASK if value.get_secret_value() else ""
-        case _ if is_secret(key) and value not in (None, ""):
+        case _ if mask and is_secret(key) and value not in (None, ""):
             shown = MASK
         case BaseModel():
-            shown = {name: showable(entry, name) for name, entry in value if entry is not None}
+            shown = {name: showable(entry, name, mask=mask) for name, entry in value if entry is not None}
         case Mapping():
-            shown = {name: showable(entry, name) for name, entry in value.items()}
+            shown = {name: showable(entry, name, mask=mask) for name, entry in value.items()}
         case list() | tuple():
-            shown = [showable(entry) for entry in value]
+            shown = [showable(entry, mask=mask) for entry in value]
         case date() | time():
             shown = value.isoformat().replace("+00:00", "Z")
         case Decimal():
             shown = f"{value:f}"
         case str():
-            shown = MASK if _holds_secret(value) else _URL_LOGIN.sub(MASK, value)
+            shown = value if not mask else MASK if _holds_secret(value) else _URL_LOGIN.sub(MASK, value)
         case _:
             shown = value
     return shown

@@ -260,7 +260,7 @@ async def ticks(ledger: Path, count: int) -> None:
     async with open_database(ledger):
         pass
     with closing(sqlite3.connect(ledger)) as connection, connection:
-        connection.execute("INSERT INTO symbols VALUES (1, 'BTC/USDT', 2)")
+        connection.execute("INSERT INTO symbols VALUES (1, 'BTC/USDT', 2, 1)")
         connection.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
             " INSERT INTO ticks"

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from signal import SIGINT
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from bot.domain import OrderSide
 from bot.execution import MockExecutor
 from bot.proof import audited, verified
 from bot.repositories import Retention, SignalRepository, TickRepository, TradeRepository, open_database
+from bot.repositories.errors import LedgerTouched
 from bot.service import inspect
 from bot.service.stop import StopSignals
 from bot.settings import load_settings
-from tests.integration.daemon import books, paperloop, rows, settings
+from tests.integration.daemon import Daemon, books, paperloop, pause, rows, settings
 
 CROSS = '[{name="sma_cross", params={fast=2, slow=3}, capital=1e6}, {name="rsi_reversion", account="dips"}]'
 SLOWER = '[{name="sma_cross", params={fast=3, slow=9, short=true}, capital=1e6}, {name="buy_and_hold"}]'
@@ -456,7 +458,8 @@ def first_version(tmp_path: Path) -> Callable[[Path], Path]:
         with closing(sqlite3.connect(old, isolation_level=None)) as connection:
             connection.executescript(script)
             connection.execute("ATTACH ? AS new", (str(ledger),))
-            for table in ("symbols", "signals", "orders", "trades", "runs", "accounts", "positions"):
+            connection.execute("INSERT INTO symbols SELECT id, symbol, decimals FROM new.symbols")
+            for table in ("signals", "orders", "trades", "runs", "accounts", "positions"):
                 connection.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")  # noqa: S608
             columns = "poll, symbol_id, timestamp, bid, ask, last, warmup"
             connection.execute(f"INSERT INTO ticks SELECT {columns} FROM new.ticks ORDER BY id")  # noqa: S608
@@ -501,3 +504,107 @@ class TestMigration:
         async with open_database(old) as database, open_database(ledger, read_only=True) as new:
             one, other = [await TickRepository(each).read(0, 100_000) for each in (database, new)]
             assert (one == other).all()
+
+
+class TestWhatAReviewFound:
+    def test_a_checkpoint_by_the_daemon_does_not_disturb_a_replay(self, ledger: Path) -> None:
+        """The replay reads one moment; what happens to the file meanwhile is the daemon's affair."""
+
+        async def work() -> dict[str, Any]:
+            async with open_database(ledger) as database:
+                task = asyncio.get_running_loop().create_task(verified(ledger))
+                executor = MockExecutor(TradeRepository(database))
+                while not task.done():
+                    await executor.execute_order("BTC/USDT", OrderSide.BUY, 1)
+                    await database.run(lambda connection: connection.execute("PRAGMA wal_checkpoint").fetchall())
+                return task.result()
+
+        assert asyncio.run(work())["ok"]
+
+    def test_a_parameter_that_is_called_like_a_secret(self, tmp_path: Path) -> None:
+        (tmp_path / "keyed.py").write_text(
+            "import numpy as np\n\n\nclass Keyed:\n    name = 'keyed'\n\n    def __init__(self, *, key: int = 2):\n"
+            "        self.lookback = key\n\n    def targets(self, bars):\n        return (bars.close % 2 < 1) * 1.0\n",
+            encoding="utf-8",
+        )
+        ledger = tmp_path / "ledger.db"
+        trade(ledger, 500, strategy_folder=tmp_path, strategy='[{name="keyed", params={key=7}}]')
+        assert verify_of(ledger)["ok"]
+        assert '"key":7' in rows(ledger, "SELECT config FROM runs")[0][0]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE accounts SET cash = '99999' WHERE name = 'dips'",
+            "UPDATE positions SET quantity = '1' WHERE account = 'dips'",
+            "UPDATE cursor SET digest = 'deadbeef'",
+        ],
+    )
+    def test_verify_looks_at_the_sums_too(self, ledger: Path, statement: str) -> None:
+        change(ledger, statement)
+        assert not verify_of(ledger)["ok"]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "DROP TABLE seals",
+            "DROP TABLE positions",
+            "UPDATE runs SET config = 'x'",
+            "UPDATE runs SET config = '{}'",
+            "DELETE FROM symbols",
+            "UPDATE ticks SET symbol_id = 99 WHERE id = 700",
+            "UPDATE accounts SET cash = 'abc'",
+        ],
+    )
+    def test_damage_is_told_in_one_line(self, ledger: Path, statement: str) -> None:
+        change(ledger, statement)
+        for verb in ("audit", "verify", "status"):
+            told = paperloop(verb, *settings(storage__path=ledger), folder=ledger.parent)
+            assert "Traceback" not in told.err, (verb, told.err)
+            assert told.code in ({0, 65} if verb == "status" else {1, 65})
+
+    def test_a_look_at_the_file_by_another_program_stops_nobody(self, tmp_path: Path) -> None:
+        async def work() -> None:
+            async with open_database(tmp_path / "ledger.db") as database:
+                executor = MockExecutor(TradeRepository(database))
+                for _ in range(3):
+                    await executor.execute_order("BTC/USDT", OrderSide.BUY, 1)
+                    with closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
+                        other.execute("PRAGMA wal_checkpoint").fetchall()
+                    (tmp_path / "ledger.db").touch()
+
+        asyncio.run(work())
+        assert audit_of(tmp_path / "ledger.db")["trades"] == 3
+
+    async def test_but_a_row_that_it_changed_does(self, tmp_path: Path) -> None:
+        async with open_database(tmp_path / "ledger.db") as database:
+            executor = MockExecutor(TradeRepository(database))
+            await executor.execute_order("BTC/USDT", OrderSide.BUY, 1)
+            change(tmp_path / "ledger.db", "UPDATE trades SET pnl = '5'", "PRAGMA wal_checkpoint")
+            with pytest.raises(LedgerTouched):
+                await executor.execute_order("BTC/USDT", OrderSide.BUY, 1)
+
+    def test_what_a_run_without_a_tape_was_at_a_moment(self, tmp_path: Path) -> None:
+        ledger = tmp_path / "ledger.db"
+        trade(ledger, 600, storage__record_ticks="false")
+        (timestamp,) = rows(ledger, "SELECT timestamp FROM signals WHERE id = 50")[0]
+        told = TestStatusAt.ask(ledger, timestamp)
+        assert told["signals"] >= 50
+        assert told["polls"] == rows(ledger, "SELECT poll FROM signals WHERE id = 50")[0][0]
+
+    def test_a_moment_whose_ticks_were_deleted(self, long: Path, tmp_path: Path) -> None:
+        ledger = Path(shutil.copy(long, tmp_path / "ledger.db"))
+        TestRetention.tidied(ledger, 15)
+        early = 1735689600000 + 86_400_000
+        assert TestStatusAt.ask(ledger, early)["ticks_deleted"]
+        told = paperloop("why", "A/USDT", str(early), *settings(storage__path=ledger), folder=tmp_path)
+        assert "were deleted" in told.out
+
+    @pytest.mark.parametrize("arguments", [["audit"], ["verify"], ["verify", "--steps"]], ids=" ".join)
+    def test_an_interrupt_ends_it(self, long: Path, arguments: list[str]) -> None:
+        with Daemon(*arguments, *settings(storage__path=long), folder=long.parent) as process:
+            # Into the work, which the imports precede.
+            pause(0.6)
+            result = process.stop(SIGINT, 5)
+        assert result.code in {130, 0}
+        assert "Traceback" not in result.err

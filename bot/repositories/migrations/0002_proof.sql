@@ -27,6 +27,9 @@ FROM ticks JOIN (
     SELECT id AS symbol_id, symbol, CAST('1e' || decimals AS REAL) AS pow10 FROM symbols
 ) USING (symbol_id);
 
+-- No tick of a symbol is older than this one: a search for its last ones need not go on to the start of the tape.
+ALTER TABLE symbols ADD COLUMN first_tick INTEGER NOT NULL DEFAULT 1;
+
 -- tape_digest and tape_seed are for the ticks what digest and seed are for the decisions. The tape is whole from the
 -- seal base on (0: from its first tick); kept is a hash over the older ticks that the windows still need. checksum is a
 -- hash over this row and the tables symbols and runs.
