@@ -34,6 +34,8 @@ from bot.repositories.lock import LedgerLock
 from bot.repositories.standing import Aside, Head, Standing
 from bot.repositories.worker import ThreadWorker, Worker
 
+# Where a file's header says how it is to be read and written, and what it says of a ledger in use.
+WAL_MODE_AT, WAL_MODE = 18, b"\2\2"
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -41,8 +43,9 @@ T = TypeVar("T")
 class Database:
     """Made by ``open_database``. Rows wait in buffers until ``commit``; ``discard`` forgets them."""
 
-    def __init__(self, path: Path, worker: Worker, standing: Standing) -> None:
-        self.path = path
+    def __init__(self, path: Path, worker: Worker, standing: Standing, handle: int | None = None) -> None:
+        """``handle`` is one of the file, which a writer has."""
+        self.path, self._handle = path, handle
         self.cursor = Cursor(*standing.counts)
         self.decisions: list[Any] = []
         # Ticks as they go onto the tape, for its hash.
@@ -146,11 +149,13 @@ class Database:
         try:
             self._files.check()
         except LedgerTouched:
-            # Another program has put the log back into the file, say: what counts is what it says now.
-            with suppress(LedgerError):
-                found = _judged(self.path)
-                if found is not None and found.row() == self._standing.row():
-                    return self._files.left()
+            # Another program has put the log back into the file, say: what counts is what it says now. But a copy that
+            # was made for keeping is not in WAL mode: somebody wants to go on with that one.
+            if self._handle is not None and os.pread(self._handle, 2, WAL_MODE_AT) == WAL_MODE:
+                with suppress(LedgerError):
+                    found = _judged(self.path, thorough=True)
+                    if found is not None and found.row() == self._standing.row():
+                        return self._files.left()
             raise
 
     async def _write_waiting(self) -> None:
@@ -256,11 +261,12 @@ async def open_database(
             yield database
         return
     connect.create(path)
-    with LedgerLock(path):
+    with LedgerLock(path) as handle:
         # A ledger that does not add up is left as it is, byte for byte: it is judged before it is opened for writing.
         standing = _judged(path)
         opener = partial(connect.writer, synchronous=synchronous)
-        async with _opened(path, worker, opener, _audited if standing is None else lambda _: standing) as database:
+        known = _audited if standing is None else lambda _: standing
+        async with _opened(path, worker, opener, known, handle) as database:
             try:
                 yield database
             finally:
@@ -273,13 +279,14 @@ async def _opened(
     kind: type[Worker],
     opener: Callable[[Path], sqlite3.Connection],
     standing: Callable[[sqlite3.Connection], Standing],
+    handle: int | None = None,
 ) -> AsyncIterator[Database]:
     try:
         worker = await kind.start(partial(opener, path))
     except BaseException as error:
         raise translate(error, path) from error
     try:
-        database = Database(path, worker, await worker.call(standing))
+        database = Database(path, worker, await worker.call(standing), handle)
     except BaseException as error:
         await worker.close()
         raise translate(error, path) from error
@@ -298,12 +305,17 @@ def _read(connection: sqlite3.Connection) -> Standing:
     return Standing(head.cursor.values(), running, tape, (0, 0), aside, head.digest)
 
 
-def _judged(path: Path) -> Standing | None:
-    """Where a ledger stands that adds up since its last seal; None for one that is new or from an earlier version."""
+def _judged(path: Path, *, thorough: bool = False) -> Standing | None:
+    """Where a ledger stands that adds up since its last seal; None for one that is new or from an earlier version.
+
+    ``thorough``: SQLite looks at all of the file's structure, too.
+    """
     log = connect.log_path(path)
     left_over = connect.size(log)
     try:
         with closing(connect.unchecked_reader(path)) as connection:
+            if thorough and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise LedgerError(f"{path} is damaged")
             return _audited(connection) if connect.is_current(connection, path) else None
     except LedgerError as error:
         raise _explained(error, path, log if left_over else None) from None

@@ -27,7 +27,8 @@ class LedgerLock:
         self._ledger = ledger
         self._handles: list[int] = []
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> int:
+        """The handle of the ledger, to read from: whoever opens and closes it once more drops SQLite's own locks."""
         try:
             self._lock(lock_path(self._ledger), os.O_RDWR | os.O_CREAT)
             self._lock(self._ledger, os.O_RDONLY)
@@ -38,6 +39,7 @@ class LedgerLock:
         with suppress(OSError):
             os.ftruncate(self._handles[0], 0)
             os.write(self._handles[0], str(os.getpid()).encode())
+        return self._handles[1]
 
     def _lock(self, path: Path, flags: int) -> None:
         try:

@@ -34,7 +34,7 @@ TRADE_KEYS = {
 SIGNAL_KEYS = {
     "id", "poll", "timestamp", "account", "symbol", "target", "bid", "ask", "verdict", "reason", "datetime",
 }  # fmt: skip
-WHY_KEYS = {"symbol", "time", "quotes", "accounts"}
+WHY_KEYS = {"symbol", "time", "ticks_deleted", "quotes", "accounts"}
 START = "2025-01-01T00:10:00Z"
 
 

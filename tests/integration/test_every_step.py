@@ -591,7 +591,8 @@ def of_first_version(ledger: Path, old: Path) -> None:
         connection.executescript(script)
         connection.execute("DELETE FROM cursor")
         connection.execute("ATTACH ? AS new", (str(ledger),))
-        for table in ("symbols", "runs", "signals", "orders", "trades", "accounts", "positions"):
+        connection.execute("INSERT INTO symbols SELECT id, symbol, decimals FROM new.symbols")
+        for table in ("runs", "signals", "orders", "trades", "accounts", "positions"):
             connection.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")  # noqa: S608
         for table, first in (("cursor", "1, "), ("ticks", "")):
             connection.execute(f"INSERT INTO {table} SELECT {first}{_STEP[table]} FROM new.{table}")  # noqa: S608
