@@ -107,25 +107,33 @@ class Database:
 
     async def change(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """A transaction of its own for what no block writes: symbols, runs, the start of the tape."""
-        self._check_files()
-        standing = self._standing
-        written = False
 
-        def changed(connection: sqlite3.Connection) -> None:
-            nonlocal standing, written
+        def changed(connection: sqlite3.Connection) -> Standing:
+            work(connection)
+            standing = replace(self._standing, aside=Aside.read(connection))
+            standing.write(connection)
+            return standing
+
+        await self._transact(changed)
+
+    async def _transact(self, work: Callable[[sqlite3.Connection], Standing]) -> None:
+        """One transaction, whose ``work`` tells where the ledger stands with it."""
+        self._check_files()
+        written: Standing | None = None
+
+        def transact(connection: sqlite3.Connection) -> None:
+            nonlocal written
             with connect.transaction(connection):
-                work(connection)
-                standing = replace(standing, aside=Aside.read(connection))
-                standing.write(connection)
-            written = True
-            self._storage = None
+                standing = work(connection)
+            written, self._storage = standing, None
             self._files.left()
 
         try:
-            await self.run(changed)
+            await self.run(transact)
         finally:
-            if written:
-                self._standing = standing
+            # A cancelled commit may have been written all the same: what counts is what the file holds.
+            if written is not None:
+                self._standing = written
 
     async def finish(self) -> None:
         """Puts all of it into one file, for whoever copies that while nothing runs.
@@ -159,35 +167,24 @@ class Database:
             raise
 
     async def _write_waiting(self) -> None:
-        self._check_files()
         batches = [(insert, values) for insert, values in self._buffers.items() if values]
         standing = self._standing.after(self.cursor, self.ticks, self.decisions)
         spread = decisions.SPREAD if self.decisions else ()
         if self.decisions:
             batches.append((decisions.INSERT, self.decisions))
         seal = seals.WRITE if standing.sealed != self._standing.sealed else ()
-        written = False
 
-        def work(connection: sqlite3.Connection) -> None:
-            nonlocal written
-            with connect.transaction(connection):
-                for insert, values in batches:
-                    insert.execute(connection, values)
-                for statement in spread:
-                    connection.execute(statement)
-                standing.write(connection)
-                for statement in seal:
-                    connection.execute(statement)
-            written = True
-            self._storage = None
-            self._files.left()
+        def write(connection: sqlite3.Connection) -> Standing:
+            for insert, values in batches:
+                insert.execute(connection, values)
+            for statement in spread:
+                connection.execute(statement)
+            standing.write(connection)
+            for statement in seal:
+                connection.execute(statement)
+            return standing
 
-        try:
-            await self.run(work)
-        finally:
-            # A cancelled commit may have been written all the same: what counts is what the file holds.
-            if written:
-                self._standing = standing
+        await self._transact(write)
 
     def discard(self) -> None:
         """Forgets what waits; the cursor is again where the file is."""

@@ -40,7 +40,6 @@ from bot.repositories import (
     RunRepository,
     StorageFull,
     TickRepository,
-    connect,
     open_database,
 )
 from bot.repositories.errors import StorageFailed
@@ -48,6 +47,7 @@ from bot.repositories.seals import SEAL_DECISIONS
 from bot.repositories.standing import Standing
 from bot.repositories.worker import InlineWorker, ThreadWorker, Work, Worker
 from bot.settings import FeedSettings, Settings, StrategySettings
+from tests.integration.old import of_first_version
 
 T = TypeVar("T")
 Files = dict[str, bytes]
@@ -71,6 +71,7 @@ SETTINGS = Settings(
         ),
     ),
 )
+
 PLANS = plans_of(SETTINGS)
 # One of them is quoted in finer steps than its venue says, so that the tape has to learn them in the middle of a step.
 STEPS = dict(zip(SYMBOLS, ("0.01", "0.01", "0.1"), strict=True))
@@ -582,23 +583,6 @@ def prove(ledger: Path) -> None:
 async def opened(ledger: Path) -> None:
     async with open_database(ledger, worker=InlineWorker):
         pass
-
-
-def of_first_version(ledger: Path, old: Path) -> None:
-    """The same ledger as the first version would have written it."""
-    script = connect.MIGRATIONS[0].read_text(encoding="utf-8")
-    with closing(sqlite3.connect(old, isolation_level=None)) as connection:
-        connection.executescript(script)
-        connection.execute("DELETE FROM cursor")
-        connection.execute("ATTACH ? AS new", (str(ledger),))
-        connection.execute("INSERT INTO symbols SELECT id, symbol, decimals FROM new.symbols")
-        for table in ("runs", "signals", "orders", "trades", "accounts", "positions"):
-            connection.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")  # noqa: S608
-        for table, first in (("cursor", "1, "), ("ticks", "")):
-            connection.execute(f"INSERT INTO {table} SELECT {first}{_STEP[table]} FROM new.{table}")  # noqa: S608
-        connection.execute(f"PRAGMA application_id = {connect.APPLICATION_ID}")
-        connection.execute("PRAGMA user_version = 1")
-        connection.execute("PRAGMA journal_mode = WAL")
 
 
 @pytest.fixture(scope="module")

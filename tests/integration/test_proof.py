@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from signal import SIGINT
@@ -24,6 +23,7 @@ from bot.service import inspect
 from bot.service.stop import StopSignals
 from bot.settings import load_settings
 from tests.integration.daemon import Daemon, books, paperloop, pause, rows, settings
+from tests.integration.old import of_first_version
 
 CROSS = '[{name="sma_cross", params={fast=2, slow=3}, capital=1e6}, {name="rsi_reversion", account="dips"}]'
 SLOWER = '[{name="sma_cross", params={fast=3, slow=9, short=true}, capital=1e6}, {name="buy_and_hold"}]'
@@ -448,37 +448,9 @@ class TestRetention:
         assert used / rows(long, "SELECT count(*) FROM ticks")[0][0] < 40
 
 
-@pytest.fixture
-def first_version(tmp_path: Path) -> Callable[[Path], Path]:
-    """Turns a ledger into one that the first version wrote."""
-    script = (Path(inspect.__file__).parents[1] / "repositories" / "migrations" / "0001_initial.sql").read_text("utf-8")
-
-    def make(ledger: Path) -> Path:
-        old = tmp_path / "old.db"
-        with closing(sqlite3.connect(old, isolation_level=None)) as connection:
-            connection.executescript(script)
-            connection.execute("ATTACH ? AS new", (str(ledger),))
-            connection.execute("INSERT INTO symbols SELECT id, symbol, decimals FROM new.symbols")
-            for table in ("signals", "orders", "trades", "runs", "accounts", "positions"):
-                connection.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")  # noqa: S608
-            columns = "poll, symbol_id, timestamp, bid, ask, last, warmup"
-            connection.execute(f"INSERT INTO ticks SELECT {columns} FROM new.ticks ORDER BY id")  # noqa: S608
-            names = "polls, timestamp, ticks, decisions, signals, orders, trades, digest, seed"
-            connection.execute("DELETE FROM cursor")
-            connection.execute(f"INSERT INTO cursor SELECT 1, {names} FROM new.cursor")  # noqa: S608
-            connection.execute("PRAGMA application_id = 0x50504C50")
-            connection.execute("PRAGMA user_version = 1")
-            connection.execute("PRAGMA journal_mode = WAL")
-        return old
-
-    return make
-
-
 class TestMigration:
-    def test_a_ledger_of_the_first_version_goes_on(
-        self, ledger: Path, tmp_path: Path, first_version: Callable[[Path], Path]
-    ) -> None:
-        old = first_version(ledger)
+    def test_a_ledger_of_the_first_version_goes_on(self, ledger: Path, tmp_path: Path) -> None:
+        old = of_first_version(ledger, tmp_path / "old.db")
         told = paperloop("status", *settings(storage__path=old), folder=tmp_path)
         assert (told.code, "earlier version" in told.err) == (65, True)
         trade(old, 100)
@@ -487,10 +459,8 @@ class TestMigration:
         assert audit_of(old)["ok"]
         assert verify_of(old)["ok"]
 
-    def test_the_old_one_is_kept_beside_it(
-        self, ledger: Path, tmp_path: Path, first_version: Callable[[Path], Path]
-    ) -> None:
-        old = first_version(ledger)
+    def test_the_old_one_is_kept_beside_it(self, ledger: Path, tmp_path: Path) -> None:
+        old = of_first_version(ledger, tmp_path / "old.db")
         before = rows(old, "SELECT * FROM trades")
         trade(old, 10)
         copy = tmp_path / "old.db.schema1"
@@ -499,8 +469,8 @@ class TestMigration:
         assert copy.stat().st_mode & 0o777 == 0o600
         assert not list(tmp_path.glob("*.part"))
 
-    async def test_ticks_are_read_alike(self, ledger: Path, first_version: Callable[[Path], Path]) -> None:
-        old = first_version(ledger)
+    async def test_ticks_are_read_alike(self, ledger: Path, tmp_path: Path) -> None:
+        old = of_first_version(ledger, tmp_path / "old.db")
         async with open_database(old) as database, open_database(ledger, read_only=True) as new:
             one, other = [await TickRepository(each).read(0, 100_000) for each in (database, new)]
             assert (one == other).all()
