@@ -63,9 +63,8 @@ def base(connection: sqlite3.Connection) -> Seal:
 
 def after_base(connection: sqlite3.Connection) -> Seal | None:
     """The next seal that the tape could begin with; None if there is none."""
-    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE id > (SELECT base FROM cursor) ORDER BY id LIMIT 1"  # noqa: S608
-    row = connection.execute(query).fetchone()
-    return None if row is None else _seal(row)
+    number = connection.execute("SELECT min(id) FROM seals WHERE id > (SELECT base FROM cursor)").fetchone()[0]
+    return None if number is None else numbered(connection, number)
 
 
 def before_decision(connection: sqlite3.Connection, decision: int) -> Seal:
