@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bot import strategies
-from bot.domain import Account, Market, quote_currency
+from bot.domain import Account, Market, OrderType, quote_currency
 from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor, Terms
 from bot.loop import Ledger, Pace, TradingLoop
@@ -121,6 +121,7 @@ def recorded_settings(config: Mapping[str, Any]) -> Settings:
 
 
 def recorded_markets(config: Mapping[str, Any]) -> dict[str, Market]:
+    """What the venue said when the run was recorded; of what was not asked then, nothing was said."""
     markets = {}
     for entry in config["markets"]:
         numbers: dict[str, Any] = {key: value and Decimal(value) for key, value in entry.items() if key != "symbol"}
@@ -155,10 +156,23 @@ async def trading_loop(
         )
         for account in state.accounts.values()
     }
-    # What a position costs beyond its price, so that a fraction of 1 can be paid for.
-    costs = settings.execution.fee_rate + settings.execution.slippage_bps / 10_000
     ledger = Ledger(database, signals, accounts, ticks, retention)
-    return TradingLoop(feed, Engine(plans, feed.markets, costs), executors, state, ledger, clock, pace, observer)
+    return TradingLoop(
+        feed,
+        Engine(plans, feed.markets, costs_of(terms, feed.markets)),
+        executors,
+        state,
+        ledger,
+        clock,
+        pace,
+        observer,
+    )
+
+
+def costs_of(terms: Terms, markets: Mapping[str, Market]) -> dict[str, Decimal]:
+    """What a position of each symbol costs beyond its price, so that a fraction of 1 can be paid for."""
+    slippage = terms.slippage_bps / 10_000
+    return {symbol: terms.fee_rate_of(market, OrderType.MARKET) + slippage for symbol, market in markets.items()}
 
 
 def _decimals_of(market: Market) -> int:

@@ -29,6 +29,8 @@ MONEY = Context(prec=120, traps=[InvalidOperation, DivisionByZero, Overflow])
 # The one division in the books (the cost of the part of a position that is closed) is rounded to this.
 _BASIS_STEP = Decimal("1e-12")
 AMOUNT_LIMIT = Decimal(10) ** 15
+# A venue that does not say what it takes is not taken to be free. Ledgers are replayed with it: it stays as it is.
+UNKNOWN_FEE_RATE = Decimal("0.001")
 DECIMALS_MAX = 18
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -199,13 +201,33 @@ def quote_currency(symbol: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What a venue says of a symbol. ``price_step`` and ``amount_step`` are the smallest increments; None: no limit."""
+    """What a venue says of a symbol; None: nothing.
+
+    ``price_step`` and ``amount_step`` are the smallest increments. Amounts are in the base currency, costs in the quote
+    currency; ``max_market_amount`` is what one market order may be at most. ``taker`` and ``maker`` are the fees of a
+    market and of a limit order, as a rate of its cost.
+    """
 
     symbol: str
     price_step: Decimal
     amount_step: Decimal = Decimal("1e-8")
     min_amount: Decimal | None = None
     min_cost: Decimal | None = None
+    max_amount: Decimal | None = None
+    max_cost: Decimal | None = None
+    max_market_amount: Decimal | None = None
+    taker: Decimal | None = None
+    maker: Decimal | None = None
+
+    def whole_steps(self, quantity: Decimal) -> Decimal:
+        """Rounded towards zero, as ccxt's ``amount_to_precision`` does before an order is sent."""
+        rest = quantity % self.amount_step
+        return quantity - rest if rest else quantity
+
+    def fee_rate(self, order_type: OrderType) -> Decimal:
+        """A stated rate of zero is believed."""
+        stated = self.maker if order_type is OrderType.LIMIT else self.taker
+        return UNKNOWN_FEE_RATE if stated is None else stated
 
     @property
     def base(self) -> str:

@@ -22,6 +22,8 @@ _BUY, _SELL = OrderSide.BUY, OrderSide.SELL
 NO_CHANGE = "no_change"
 BELOW_MIN_AMOUNT = "below_min_amount"
 BELOW_MIN_COST = "below_min_cost"
+ABOVE_MAX_AMOUNT = "above_max_amount"
+ABOVE_MAX_COST = "above_max_cost"
 INVALID_TARGET = "invalid_target"
 NO_EQUITY = "no_equity"
 
@@ -143,9 +145,11 @@ class OrderRequest(NamedTuple):
 class Engine:
     """Turns blocks into signals, and signals into the orders that reach their target."""
 
-    def __init__(self, plans: Sequence[Plan], markets: Mapping[str, Market], costs: Decimal = ZERO) -> None:
-        """``costs`` is what an order costs beyond its price, as a rate of it: fee and slippage."""
-        self._unit_cost = 1 + costs
+    def __init__(
+        self, plans: Sequence[Plan], markets: Mapping[str, Market], costs: Mapping[str, Decimal] | None = None
+    ) -> None:
+        """``costs`` is what an order of a symbol costs beyond its price, as a rate of it: fee and slippage."""
+        self._unit_cost = {symbol: 1 + (costs or {}).get(symbol, ZERO) for symbol in markets}
         self.plans = tuple(plans)
         self._markets = dict(markets)
         self._sizing = {plan.account: plan.sizing for plan in plans}
@@ -198,23 +202,16 @@ class Engine:
         """The order that takes the account to the signal's target, or the reason why there is none."""
         market = self._markets[signal.symbol]
         held = account.position(signal.symbol).quantity
-        if signal.target == 0:
-            change = -held
-        else:
-            wanted = self._wanted(signal, account, market, marks)
-            if isinstance(wanted, str):
-                return wanted
-            if not wanted and not held:
-                return BELOW_MIN_AMOUNT
-            change = wanted - held
-        quantity = abs(change)
-        if quantity < market.amount_step:
-            return NO_CHANGE
-        if market.min_amount is not None and quantity < market.min_amount:
-            return BELOW_MIN_AMOUNT
-        if market.min_cost is not None and quantity * to_decimal(signal.bid) < market.min_cost:
-            return BELOW_MIN_COST
-        return OrderRequest(_BUY if change > 0 else _SELL, quantity)
+        wanted = self._wanted(signal, account, market, marks) if signal.target else ZERO
+        if isinstance(wanted, str):
+            return wanted
+        change = wanted - held
+        # An account may hold less than a step: markets change, and so does the feed of a ledger.
+        quantity = market.whole_steps(abs(change))
+        if not quantity:
+            return NO_CHANGE if wanted or not (held or signal.target) else BELOW_MIN_AMOUNT
+        side = _BUY if change > 0 else _SELL
+        return _refusal(market, quantity, signal.ask if side is _BUY else signal.bid) or OrderRequest(side, quantity)
 
     def _wanted(self, signal: Signal, account: Account, market: Market, marks: Marks) -> Decimal | str:
         """The signed quantity that the target means, in whole steps of the market."""
@@ -230,13 +227,30 @@ class Engine:
                 if equity <= 0:
                     return NO_EQUITY
                 size *= to_decimal(equity)
-                unit *= self._unit_cost
+                unit *= self._unit_cost[market.symbol]
         if target not in (1, -1):
             size *= to_decimal(target)
         elif target < 0:
             size = -size
         # How many whole steps that pays for, towards zero: exact, where a quotient would have to be rounded first.
         return size // unit * step
+
+
+def _refusal(market: Market, quantity: Decimal, quote: float) -> str | None:
+    """Why the venue would not take a market order of this size at the quote that it fills at; None if it would.
+
+    One that is too large is refused and not made smaller: the account would hold what no target asked for, under a
+    verdict that says filled.
+    """
+    if market.min_amount is not None and quantity < market.min_amount:
+        return BELOW_MIN_AMOUNT
+    if any(most is not None and quantity > most for most in (market.max_amount, market.max_market_amount)):
+        return ABOVE_MAX_AMOUNT
+    if market.min_cost is not None and quantity * to_decimal(quote) < market.min_cost:
+        return BELOW_MIN_COST
+    if market.max_cost is not None and quantity * to_decimal(quote) > market.max_cost:
+        return ABOVE_MAX_COST
+    return None
 
 
 # A user's strategy may raise anything, sys.exit() included.

@@ -15,7 +15,8 @@ _SIMULATED_OTHER = Decimal(100)
 def touch_price(side: OrderSide, bid: float, ask: float, slippage_bps: Decimal, price_step: Decimal) -> Decimal:
     """A market order takes the other side's quote: the ask for a buy, the bid for a sell.
 
-    Slippage moves the price against the order, rounded to the next whole step in that direction.
+    Slippage moves the price against the order, rounded to the next whole step in that direction; a sale below the first
+    step takes that step, or the quote if it is lower still.
     """
     buying = side is OrderSide.BUY
     quote = to_decimal(ask if buying else bid)
@@ -23,7 +24,8 @@ def touch_price(side: OrderSide, bid: float, ask: float, slippage_bps: Decimal, 
         return quote
     slipped = quote * (1 + slippage_bps * _BASIS_POINT if buying else 1 - slippage_bps * _BASIS_POINT)
     steps = (slipped / price_step).to_integral_value(ROUND_CEILING if buying else ROUND_FLOOR)
-    return max(steps, Decimal(1)) * price_step
+    price = max(steps, Decimal(1)) * price_step
+    return price if buying else min(price, quote)
 
 
 def simulated_price(symbol: str) -> Decimal:

@@ -19,6 +19,7 @@ from bot.domain import (
     DECIMALS_MAX,
     FLAT_BELOW,
     MONEY,
+    UNKNOWN_FEE_RATE,
     ZERO,
     Account,
     Market,
@@ -46,10 +47,18 @@ INSUFFICIENT_MARGIN = "insufficient_margin"
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a venue takes: a fee as a rate of the cost, slippage in basis points of the quote."""
+    """What a venue takes: a fee as a rate of the cost, slippage in basis points of the quote.
 
-    fee_rate: Decimal = ZERO
+    A ``fee_rate`` of None is that of each market: its ``taker`` rate for market orders, ``maker`` for limit orders.
+    """
+
+    fee_rate: Decimal | None = ZERO
     slippage_bps: Decimal = ZERO
+
+    def fee_rate_of(self, market: Market | None, order_type: OrderType) -> Decimal:
+        if self.fee_rate is not None:
+            return self.fee_rate
+        return UNKNOWN_FEE_RATE if market is None else market.fee_rate(order_type)
 
 
 class MockExecutor:
@@ -74,7 +83,6 @@ class MockExecutor:
         cache = trades.database.positions.setdefault(STANDALONE, {})
         self._account = account or Account(STANDALONE, "", ZERO, ZERO, cache)
         self._terms = terms or Terms()
-        self._fee_rate = float(self._terms.fee_rate)
         self._markets = markets or {}
         self._last_prices = {} if last_prices is None else last_prices
         self._clock = clock or SystemClock()
@@ -154,7 +162,8 @@ class MockExecutor:
     ) -> dict[str, Any]:
         price = self._price(symbol, side, signal) if limit is None else limit
         cost = price * amount
-        fee = cost * self._terms.fee_rate
+        rate = self._terms.fee_rate_of(self._markets.get(symbol), order_type)
+        fee = cost * rate
         pnl = self._book(symbol, side, amount, price, cost, fee)
         head = self._numbered(symbol, side, price, signal) if signal is None or self._alone else (*signal, None)
         identity = order_id(head[0])
@@ -174,7 +183,8 @@ class MockExecutor:
             plain(pnl),
         )
         self._trades.add(row)
-        return self._ccxt_order(row, float(price), float(amount), float(cost), float(fee), float(pnl))
+        paid = {"currency": currency, "cost": float(fee), "rate": float(rate)}
+        return self._ccxt_order(row, float(price), float(amount), float(cost), paid, float(pnl))
 
     def _numbered(self, symbol: str, side: OrderSide, price: Decimal, signal: Signal | None) -> tuple[Any, ...]:
         """The head of a decision that is not the loop's; without a signal, as if one asked for all long or short."""
@@ -222,12 +232,11 @@ class MockExecutor:
         return pnl
 
     def _ccxt_order(
-        self, row: Decision, price: float, amount: float, cost: float, fee: float, pnl: float
+        self, row: Decision, price: float, amount: float, cost: float, paid: dict[str, Any], pnl: float
     ) -> dict[str, Any]:
         """The order in ccxt's unified shape: amounts as floats, time in milliseconds and as ISO 8601."""
         identity, timestamp, account, symbol = row[0], row[2], row[3], row[4]
-        order, side, kind, currency = row[9], row[10], row[11], row[17]
-        paid = {"currency": currency, "cost": fee, "rate": self._fee_rate}
+        order, side, kind = row[9], row[10], row[11]
         when = iso8601(timestamp)
         trade = {
             "id": str(identity),

@@ -28,8 +28,10 @@ _MONEY_COLUMNS = ("price", "quantity", "cost", "fee", "pnl")
 
 REASONS = {
     "no_change": "the account already holds what the target asks for",
-    "below_min_amount": "the order would be smaller than the market's least amount",
+    "below_min_amount": "the order would be smaller than the market's least amount or its smallest step",
     "below_min_cost": "the order would be worth less than the market's least cost",
+    "above_max_amount": "the order would be larger than the market takes at once",
+    "above_max_cost": "the order would be worth more than the market takes at once",
     "insufficient_cash": "the account has not enough cash for it and its fee",
     "insufficient_margin": "the account's own money does not cover the short position",
     "invalid_target": "the strategy asked for a target outside -1 to 1",

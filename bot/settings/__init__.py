@@ -117,7 +117,8 @@ def _sizes_set(data: Mapping[str, Any]) -> list[str]:
 
 
 class ExecutionSettings(_Table):
-    fee_rate: values.FeeRate = Decimal("0.001")
+    # None: each market's own.
+    fee_rate: values.FeeRate | None = None
     slippage_bps: values.BasisPoints = Decimal(0)
 
 
@@ -160,7 +161,7 @@ class Settings(BaseSettings):
         return round(1000 * max(self.feed.stale_after_s, 3 * self.feed.poll_interval_s))
 
     def masked(self) -> dict[str, Any]:
-        """As JSON can hold it: decimals as text, secrets as ``***``, sizes that are not set left out."""
+        """As JSON can hold it: decimals as text, secrets as ``***``, what is not set left out."""
         return {name: showable(value, name) for name, value in self}
 
     @field_validator("strategy", mode="wrap")

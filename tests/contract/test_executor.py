@@ -840,6 +840,46 @@ async def test_loop_a_signal_fills_at_its_quote_with_slippage(tmp_path: Path) ->
         assert [row["price"] for row in trades_of(desk.path)] == ["100.07"]
 
 
+async def test_loop_fees_are_the_markets_where_none_is_set(tmp_path: Path) -> None:
+    """Taker for market orders, maker for limit orders; zero is believed, and silence costs 0.001."""
+    said = {"taker": Decimal("0.0026"), "maker": Decimal("0.0016")}
+    markets = {
+        BTC: Market(BTC, Decimal("0.01"), **said),
+        "FREE/USDT": Market("FREE/USDT", Decimal("0.01"), taker=Decimal(0), maker=Decimal(0)),
+        "SILENT/USDT": Market("SILENT/USDT", Decimal("0.01")),
+        "HALF/USDT": Market("HALF/USDT", Decimal("0.01"), taker=Decimal("0.0005")),
+    }
+    expected = {
+        (BTC, MARKET): 0.0026,
+        (BTC, LIMIT): 0.0016,
+        ("FREE/USDT", MARKET): 0.0,
+        ("FREE/USDT", LIMIT): 0.0,
+        ("SILENT/USDT", MARKET): 0.001,
+        ("SILENT/USDT", LIMIT): 0.001,
+        ("HALF/USDT", MARKET): 0.0005,
+        ("HALF/USDT", LIMIT): 0.001,
+        ("UNKNOWN/USDT", MARKET): 0.001,
+    }
+    async with open_database(tmp_path / "ledger.db") as database:
+        trades, clock = TradeRepository(database), VirtualClock(NOW_MS)
+        account = Account("sma", "USDT", Decimal(10_000), Decimal(10_000))
+        for fee_rate in (None, Decimal(0), Decimal("0.01")):
+            terms = Terms(fee_rate)
+            executor = MockExecutor(trades, account=account, terms=terms, markets=markets, clock=clock)
+            for (symbol, kind), rate in expected.items():
+                order = await executor.execute_order(symbol, BUY, 1, kind, 100)
+                charged = rate if fee_rate is None else float(fee_rate)
+                assert order["fee"] == {"currency": "USDT", "cost": pytest.approx(100 * charged), "rate": charged}
+
+
+async def test_alone_it_charges_no_fee_whatever_the_market_says(tmp_path: Path) -> None:
+    markets = {BTC: Market(BTC, Decimal("0.01"), taker=Decimal("0.0026"))}
+    async with open_database(tmp_path / "ledger.db") as database:
+        executor = MockExecutor(TradeRepository(database), markets=markets, clock=VirtualClock(NOW_MS))
+        order = await executor.execute_order(BTC, BUY, 1, MARKET, 100)
+        assert order["fee"] == {"currency": "USDT", "cost": 0.0, "rate": 0.0}
+
+
 async def test_loop_a_block_that_fails_is_gone_and_the_account_can_be_read_again(loop_desk: LoopDesk) -> None:
     await loop_desk.executor.execute_order(BTC, SELL, 1, MARKET, 100)
     await loop_desk.commit()

@@ -33,7 +33,8 @@ START_MS = 1_735_689_600_000
 POLLS = 120
 INTERVAL_MS = 1000
 MARKETS = {symbol: Market(symbol, Decimal("0.01"), Decimal("0.001"), min_cost=Decimal(5)) for symbol in SYMBOLS}
-FEES = Terms(Decimal("0.001"), Decimal("2.5"))
+FEE_RATE = Decimal("0.001")
+FEES = Terms(FEE_RATE, Decimal("2.5"))
 UNIT = Sizing(SizingKind.QUANTITY, Decimal(1))
 TABLES = ("signals", "orders", "trades")
 examples = settings(max_examples=12)
@@ -298,7 +299,7 @@ class TestBooks:
                 for trade in rows(traded, f"SELECT * FROM trades WHERE account = '{account['name']}'"):  # noqa: S608
                     price, quantity = Decimal(trade["price"]), Decimal(trade["quantity"])
                     assert Decimal(trade["cost"]) == price * quantity
-                    assert Decimal(trade["fee"]) == price * quantity * FEES.fee_rate
+                    assert Decimal(trade["fee"]) == price * quantity * FEE_RATE
                     cash += price * quantity * (-1 if trade["side"] == "buy" else 1) - Decimal(trade["fee"])
                 assert cash == Decimal(account["cash"])
                 assert cash > 0
@@ -421,6 +422,9 @@ class TestVerdicts:
             ({"min_amount": Decimal("1.001")}, "below_min_amount"),
             ({"min_cost": Decimal(101)}, "below_min_cost"),
             ({"amount_step": Decimal(2)}, "below_min_amount"),
+            ({"max_amount": Decimal("0.999")}, "above_max_amount"),
+            ({"max_market_amount": Decimal("0.999")}, "above_max_amount"),
+            ({"max_cost": Decimal(100)}, "above_max_cost"),
         ],
     )
     async def test_limits_of_the_market(self, ledger: Path, limits: dict[str, Decimal], reason: str) -> None:

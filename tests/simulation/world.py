@@ -7,6 +7,7 @@ import gc
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,7 +87,7 @@ class World:
         self.settings = self._configured()
         self.stale_after_ms, self.interval_ms = self.settings.stale_after_ms, self.settings.feed.poll_interval_ms
         self.venue = Venue(seed, self)
-        self.checks = Checks(self.settings.execution.fee_rate, self.settings.execution.slippage_bps)
+        self.checks = Checks(Decimal(self._execution["fee_rate"]), self.settings.execution.slippage_bps)
         self.wall_offset_s = 0.0
         self.opened = False
         self.life: Life | None = None

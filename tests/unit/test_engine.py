@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from bot.domain import MONEY, Account, Bars, Block, FloatArray, Market, OrderSide, Position, Signal
 from bot.engine import (
+    ABOVE_MAX_AMOUNT,
+    ABOVE_MAX_COST,
     BELOW_MIN_AMOUNT,
     BELOW_MIN_COST,
     INVALID_TARGET,
@@ -383,7 +385,10 @@ class TestOrders:
             (-1.0, "1", (OrderSide.SELL, "2")),
             (0.5, "0", (OrderSide.BUY, "0.5")),
             (0.25, "0.5", (OrderSide.SELL, "0.25")),
-            (0.0, "0.123456", (OrderSide.SELL, "0.123456")),
+            (0.0, "0.123456", (OrderSide.SELL, "0.123")),  # the exchange takes whole steps, the rest stays
+            (0.0, "-0.123456", (OrderSide.BUY, "0.123")),
+            (1.0, "0.123456", (OrderSide.BUY, "0.876")),
+            (-1.0, "0.123456", (OrderSide.SELL, "1.123")),
             (0.0, "-2", (OrderSide.BUY, "2")),
             (-0.0, "1", (OrderSide.SELL, "1")),
             (1 / 3, "0", (OrderSide.BUY, "0.333")),
@@ -414,8 +419,8 @@ class TestOrders:
         small = market("BTC/USDT", amount_step=step, min_amount=Decimal(2))
         assert self.order(1.0, limits=small) == BELOW_MIN_AMOUNT
         assert self.order(-1.0, held="1", limits=small) == (OrderSide.SELL, Decimal(2))
-        cheap = market("BTC/USDT", amount_step=step, min_cost=Decimal(100))
-        assert self.order(1.0, limits=cheap) == BELOW_MIN_COST  # 1 at a bid of 99.99
+        cheap = market("BTC/USDT", amount_step=step, min_cost=Decimal("100.02"))
+        assert self.order(1.0, limits=cheap) == BELOW_MIN_COST  # 1 at an ask of 100.01
         assert self.order(1.0, Sizing(SizingKind.QUANTITY, Decimal("1.01")), limits=cheap) == (
             OrderSide.BUY,
             Decimal("1.01"),
@@ -433,7 +438,63 @@ class TestOrders:
     @pytest.mark.parametrize("target", [5e-324, -5e-324, 1e-12])
     def test_a_target_next_to_nothing(self, target: float, kind: SizingKind) -> None:
         assert self.order(target, Sizing(kind, Decimal(1))) == BELOW_MIN_AMOUNT
-        assert self.order(target, Sizing(kind, Decimal(1)), held="0.0001") == NO_CHANGE
+        assert self.order(target, Sizing(kind, Decimal(1)), held="0.0001") == BELOW_MIN_AMOUNT
+
+    @pytest.mark.parametrize(("target", "held"), [(1.0, "0"), (-1.0, "0"), (0.0, "1"), (0.0, "-1")])
+    @pytest.mark.parametrize(
+        ("limit", "step", "refused"),
+        [
+            ("min_amount", "1e-18", BELOW_MIN_AMOUNT),
+            ("max_amount", "-1e-18", ABOVE_MAX_AMOUNT),
+            ("max_market_amount", "-1e-18", ABOVE_MAX_AMOUNT),
+            ("min_cost", "1e-18", BELOW_MIN_COST),
+            ("max_cost", "-1e-18", ABOVE_MAX_COST),
+        ],
+    )
+    def test_a_limit_is_kept_to_the_last_digit_whatever_the_order_is_for(
+        self, target: float, held: str, limit: str, step: str, refused: str
+    ) -> None:
+        """One unit at the quote that it fills at: the ask for a buy, the bid for a sale. Also to close a position."""
+        side = OrderSide.BUY if target > Decimal(held) else OrderSide.SELL
+        bound = Decimal(1)
+        if "cost" in limit:
+            bound = Decimal("100.01" if side is OrderSide.BUY else "99.99")
+        taken = market("BTC/USDT", amount_step=Decimal("0.001"), **{limit: bound})
+        assert self.order(target, held=held, limits=taken) == (side, Decimal(1))
+        with localcontext(MONEY):
+            beyond = market("BTC/USDT", amount_step=Decimal("0.001"), **{limit: bound + Decimal(step)})
+        assert self.order(target, held=held, limits=beyond) == refused
+
+    def test_limits_are_held_against_the_rounded_amount(self) -> None:
+        least = market("BTC/USDT", amount_step=Decimal("0.1"), min_amount=Decimal("0.95"))
+        size = Sizing(SizingKind.QUANTITY, Decimal("0.99"))
+        assert self.order(1.0, size, limits=least) == BELOW_MIN_AMOUNT  # 0.9
+        most = market("BTC/USDT", amount_step=Decimal("0.1"), max_amount=Decimal("0.9"), max_cost=Decimal("90.01"))
+        assert self.order(1.0, size, limits=most) == (OrderSide.BUY, Decimal("0.9"))
+
+    def test_an_order_that_is_too_large_is_not_made_smaller(self) -> None:
+        most = market("BTC/USDT", amount_step=Decimal("0.001"), max_market_amount=Decimal(1))
+        assert self.order(-1.0, held="1", limits=most) == ABOVE_MAX_AMOUNT
+        assert self.order(0.0, held="1", limits=most) == (OrderSide.SELL, Decimal(1))
+
+    @pytest.mark.parametrize("held", ["0.0009", "-0.0009"])
+    def test_less_than_a_step_cannot_be_closed(self, held: str) -> None:
+        assert self.order(0.0, held=held) == BELOW_MIN_AMOUNT
+        assert self.order(1.0, Sizing(SizingKind.QUANTITY, Decimal("0.001")), held="0.0009") == NO_CHANGE
+
+    def test_each_symbol_has_costs_of_its_own(self) -> None:
+        cheap, dear = (Market(symbol, Decimal("0.01"), Decimal("0.001")) for symbol in SYMBOLS[:2])
+        whole = [Plan(build("buy_and_hold"), "main", Sizing(SizingKind.EQUITY_FRACTION, Decimal(1)))]
+        costs = {cheap.symbol: Decimal("0.0005"), dear.symbol: Decimal("0.25")}
+        engine = Engine(whole, {each.symbol: each for each in (cheap, dear)}, costs)
+        price = np.array([[100.0], [100.0]])
+        block = Block(SYMBOLS[:2], np.array([START_MS]), price, price, price)
+        account = Account("main", "USDT", Decimal(1000), Decimal(1000))
+        marks = engine.decide(LoopState.empty(block.symbols, whole, {"main": account}), block, 1, 1).marks
+        with localcontext(MONEY):
+            for symbol, quantity in ((cheap.symbol, "9.995"), (dear.symbol, "8")):
+                signal = Signal(1, 1, START_MS, "main", symbol, 1.0, 100.0, 100.0)
+                assert engine.order_for(signal, account, marks) == (OrderSide.BUY, Decimal(quantity))
 
     def test_flat_is_reached_without_a_price_for_what_else_is_held(self) -> None:
         size = Sizing(SizingKind.EQUITY_FRACTION, Decimal(1))

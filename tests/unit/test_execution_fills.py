@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.domain import OrderSide
+from bot.domain import MONEY, OrderSide
 from bot.execution.fills import simulated_price, touch_price
 
 BUY, SELL = OrderSide.BUY, OrderSide.SELL
@@ -29,6 +29,12 @@ TOUCH = [
     (SELL, (100.0, 101.0), "1", "5", "95"),
     (SELL, (0.01, 0.02), "1", "0.01", "0.01"),  # never below one step
     (SELL, (100.0, 101.0), "20000", "0.01", "0.01"),
+    (BUY, (3.0, 4.0), "1", "5", "5"),
+    (SELL, (3.0, 4.0), "1", "5", "3"),  # nor above the quote, where that is off the grid
+    (BUY, (100.0, 100.0), "1", "0.25", "100.25"),
+    (SELL, (100.0, 100.0), "1", "0.25", "99.75"),
+    (BUY, (67_123.4, 67_123.4), "1", "1000", "68000"),
+    (SELL, (67_123.4, 67_123.4), "1", "1000", "67000"),
     (SELL, (2.5e-07, 2.6e-07), "100", "0.00000001", "0.00000024"),
 ]
 
@@ -59,6 +65,30 @@ def test_slippage_is_against_the_order_and_less_than_a_step_too_much(
         assert exact <= price < exact + CENT
     else:
         assert max(exact - CENT, Decimal(0)) < price <= max(exact, CENT)
+
+
+@settings(max_examples=200)
+@given(
+    side=st.sampled_from(OrderSide),
+    quote=st.floats(1e-6, 1e6),
+    slippage_bps=st.decimals(min_value="0.01", max_value=1_000, places=2),
+    step=st.sampled_from(["1e-8", "0.01", "0.03", "0.25", "1", "5", "1000", "1e6"]).map(Decimal),
+)
+def test_however_coarse_the_steps_a_fill_is_never_better_than_slippage_says(
+    side: OrderSide, quote: float, slippage_bps: Decimal, step: Decimal
+) -> None:
+    with localcontext(MONEY):
+        price = touch_price(side, quote, quote, slippage_bps, step)
+        exact = Decimal(repr(quote)) * (1 + (1 if side is BUY else -1) * slippage_bps / 10_000)
+        assert price > 0
+        if side is BUY:
+            assert price % step == 0
+            assert exact <= price < exact + step
+        elif exact >= step:
+            assert price % step == 0
+            assert exact - step < price <= exact
+        else:
+            assert price == min(step, Decimal(repr(quote)))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def test_without_any_source_the_defaults_hold() -> None:
     assert (first.name, first.account, first.params) == ("sma_cross", "sma_cross", {"fast": 5, "slow": 20})
     assert (second.account, second.capital, second.timeframe) == ("rsi_reversion", Decimal(10_000), "tick")
     assert (first.quantity, first.quote_amount, first.equity_fraction) == (None, None, Decimal("0.25"))
+    assert settings.execution.fee_rate is None
+    assert settings.masked()["execution"] == {"slippage_bps": "0"}
 
 
 def test_the_shipped_file_says_exactly_the_defaults() -> None:
