@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from bot import strategies
 from bot.domain import Account, Market, OrderType, quote_currency
-from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
+from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind, lookbacks_of
 from bot.execution import MockExecutor, Terms
 from bot.loop import Ledger, Pace, TradingLoop
 from bot.ports import Clock, Observer, PriceFeed, Strategy
@@ -33,6 +33,7 @@ from bot.repositories.books import STANDALONE
 from bot.settings import FeedSettings, Settings, SettingsError, StorageSettings, StrategySettings
 from bot.settings.problems import showable
 from bot.settings.strategies import built
+from bot.timeframes import timeframe_of
 
 Failed = Callable[[str, Exception | SystemExit], None]
 
@@ -52,6 +53,13 @@ def plans_of(settings: Settings, failed: Failed | None = None) -> list[Plan]:
         )
     if any(entry.account == STANDALONE for entry in settings.strategy):
         problems.append(f"strategy.account: {STANDALONE!r} is kept for orders made from Python; choose another name")
+    for number, entry in enumerate(settings.strategy, start=1):
+        timeframe = timeframe_of(entry.timeframe)
+        if timeframe is not None and settings.feed.poll_interval_ms > timeframe.ms:
+            problems.append(
+                f'strategy#{number}.timeframe = "{timeframe.name}" is shorter than feed.poll_interval_s ='
+                f" {settings.feed.poll_interval_s:g}: every bar needs a poll at least"
+            )
     replay = settings.feed.replay.path
     if settings.feed.kind == "replay" and not os.path.isfile(replay):
         problems.append(f"feed.replay.path = {replay!r}: there is no such file")
@@ -63,7 +71,7 @@ def plans_of(settings: Settings, failed: Failed | None = None) -> list[Plan]:
 def _plan(entry: StrategySettings, strategy: Strategy, failed: Failed | None) -> Plan:
     sizes = {kind: getattr(entry, kind) for kind in SizingKind}
     kind, value = next((kind, value) for kind, value in sizes.items() if value is not None)
-    plan = Plan(strategy, entry.account, Sizing(kind, value))
+    plan = Plan(strategy, entry.account, Sizing(kind, value), timeframe=timeframe_of(entry.timeframe))
     if failed is None:
         return plan
     return replace(plan, on_error=lambda error: failed(entry.name, error))
@@ -85,7 +93,7 @@ def recorded_config(
     settings: Settings, plans: Sequence[Plan], markets: Mapping[str, Market], window: int
 ) -> dict[str, Any]:
     """What a replay needs to decide alike: the settings, the code of own strategies (to tell that it has changed), what
-    the venue said of its markets, and how many ticks of each symbol the strategies look back on."""
+    the venue said of its markets, and how many ticks and bars of each symbol the strategies look back on."""
     shown = settings.masked()
     # A parameter may be called key or token without being one, and a replay needs its value.
     shown["strategy"] = showable(settings.strategy, mask=False)
@@ -98,6 +106,7 @@ def recorded_config(
             for market in markets.values()
         ],
         "window": window,
+        "bars": {timeframe.name: count for timeframe, count in lookbacks_of(plans)},
         "code": code_of(plans),
     }
 

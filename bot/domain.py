@@ -152,7 +152,7 @@ class Block:
 
     @classmethod
     def joined(cls, blocks: Sequence[Block]) -> Block:
-        """Blocks of the same symbols as one; only the first may bring history."""
+        """Blocks of the same symbols as one; history may only be at its head."""
         if len(blocks) == 1:
             return blocks[0]
         return cls(
@@ -161,7 +161,7 @@ class Block:
             np.concatenate([block.bid for block in blocks], axis=1),
             np.concatenate([block.ask for block in blocks], axis=1),
             np.concatenate([block.last for block in blocks], axis=1),
-            blocks[0].warmup,
+            blocks[0].warmup + (0 if blocks[0].polls else blocks[1].warmup),
         )
 
     @property

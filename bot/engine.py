@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bot.bars import CLOSE, HIGH, LOW, OPEN, Candles, Lookback
 from bot.domain import ZERO, Account, Bars, Block, FloatArray, IntArray, Market, OrderSide, Signal, to_decimal
 from bot.ports import Strategy
+from bot.timeframes import Timeframe
 
 _BUY, _SELL = OrderSide.BUY, OrderSide.SELL
 NO_CHANGE = "no_change"
@@ -43,12 +45,23 @@ class Sizing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A strategy with the account it trades for. ``on_error`` hears of a strategy that raised."""
+    """A strategy with the account it trades for. ``on_error`` hears of a strategy that raised; without a timeframe
+    every tick is a bar."""
 
     strategy: Strategy
     account: str
     sizing: Sizing
     on_error: Callable[[Exception | SystemExit], None] = lambda error: None
+    timeframe: Timeframe | None = None
+
+
+def lookbacks_of(plans: Sequence[Plan]) -> list[Lookback]:
+    """How many closed bars of each timeframe the plans look back on."""
+    counts: dict[Timeframe, int] = {}
+    for plan in plans:
+        if plan.timeframe is not None:
+            counts[plan.timeframe] = max(counts.get(plan.timeframe, 0), plan.strategy.lookback)
+    return list(counts.items())
 
 
 @dataclass(slots=True)
@@ -56,7 +69,8 @@ class LoopState:
     """All that decisions depend on, besides the block at hand. One owner: the loop.
 
     ``times`` and ``prices`` are the last ticks of each symbol, shape [S, K], aligned at their end; a symbol that has
-    fewer begins with NaN. ``targets`` holds each plan's last target per symbol, shape [P, S].
+    fewer begins with NaN. ``targets`` holds each plan's last target per symbol, shape [P, S]. ``candles`` are the bars,
+    one entry a timeframe, and ``newest_ms`` is the time of the last tick.
     """
 
     symbols: tuple[str, ...]
@@ -65,10 +79,12 @@ class LoopState:
     prices: FloatArray
     targets: FloatArray
     last_prices: dict[str, float] = field(default_factory=dict)
+    candles: tuple[Candles, ...] = ()
+    newest_ms: int = 0
 
     @classmethod
     def empty(cls, symbols: Sequence[str], plans: Sequence[Plan], accounts: dict[str, Account]) -> LoopState:
-        width = max((plan.strategy.lookback for plan in plans), default=1) - 1
+        width = max((plan.strategy.lookback for plan in plans if plan.timeframe is None), default=1) - 1
         shape = (len(symbols), width)
         return cls(
             tuple(symbols),
@@ -76,10 +92,16 @@ class LoopState:
             np.zeros(shape, np.int64),
             np.full(shape, np.nan),
             np.zeros((len(plans), len(symbols))),
+            candles=tuple(Candles.empty(timeframe, len(symbols), count) for timeframe, count in lookbacks_of(plans)),
         )
+
+    @property
+    def lookbacks(self) -> tuple[Lookback, ...]:
+        return tuple((candles.timeframe, candles.count) for candles in self.candles)
 
     def advance(self, decision: Decision) -> None:
         self.times, self.prices, self.targets = decision.times, decision.prices, decision.targets
+        self.candles, self.newest_ms = decision.candles, decision.newest_ms
         self.last_prices.update(decision.last_prices)
 
     def restore_targets(self, plans: Sequence[Plan], stored: Mapping[tuple[str, str], float]) -> None:
@@ -99,6 +121,8 @@ class Decision:
     last_prices: dict[str, float]
     marks: Marks
     polls: int
+    candles: tuple[Candles, ...]
+    newest_ms: int
 
 
 @dataclass(slots=True)
@@ -151,6 +175,7 @@ class Engine:
         """``costs`` is what an order of a symbol costs beyond its price, as a rate of it: fee and slippage."""
         self._unit_cost = {symbol: 1 + (costs or {}).get(symbol, ZERO) for symbol in markets}
         self.plans = tuple(plans)
+        self._on_ticks = [(number, plan) for number, plan in enumerate(plans) if plan.timeframe is None]
         self._markets = dict(markets)
         self._sizing = {plan.account: plan.sizing for plan in plans}
 
@@ -162,20 +187,34 @@ class Engine:
         newest = np.full(len(block.symbols), np.nan)
         for rows, seen in _groups(block):
             window = _Window.joined(state, block, rows, seen)
-            for number, plan in enumerate(self.plans):
+            for number, plan in self._on_ticks:
                 found = _targets(plan, window)
                 targets[number, rows, :] = found if seen is None else _scattered(found, seen, count)
             # What is kept for the next block; counted from the front, since a width of 0 has no end to count from.
             times[rows], prices[rows] = window.times[:, window.fresh :], window.prices[:, window.fresh :]
             if window.fresh:
                 newest[rows] = window.prices[:, -1]
+        candles = state.candles and tuple(self._decide_bars(before, block, targets) for before in state.candles)
         changes, final = _changes(targets[:, :, block.warmup :], state.targets)
         signals = self._signals(block, changes, first_poll, first_signal)
         last_prices = {
             name: price for name, price in zip(block.symbols, newest.tolist(), strict=True) if price == price
         }
         marks = Marks(block, state.last_prices, first_poll)
-        return Decision(signals, times, prices, final, last_prices, marks, block.polls)
+        newest_ms = int(block.timestamp[-1])
+        return Decision(signals, times, prices, final, last_prices, marks, block.polls, candles, newest_ms)
+
+    def _decide_bars(self, before: Candles, block: Block, targets: FloatArray) -> Candles:
+        """The bars after a block; fills in the targets of those that were closed."""
+        after, closed = before.after(block)
+        for rows, times, prices, columns in closed:
+            window = _Window(times, prices, columns.shape[1])
+            chosen = columns >= 0
+            places = np.nonzero(chosen)[0]
+            for number, plan in enumerate(self.plans):
+                if plan.timeframe == before.timeframe:
+                    targets[number, rows[places], columns[chosen]] = _targets(plan, window)[chosen]
+        return after
 
     def _signals(self, block: Block, changes: _Changes, first_poll: int, first_signal: int) -> list[Signal]:
         if not len(changes.poll):
@@ -258,7 +297,8 @@ _ANYTHING = (Exception, SystemExit)
 
 
 class _Window(NamedTuple):
-    """The state's window of some symbols with a block's ticks behind it, gaps closed up; ``fresh`` ticks are new."""
+    """What some symbols' strategies look at, gaps closed up: of ticks the price, shape [R, N], of bars the four prices,
+    shape [4, R, N]. The last ``fresh`` ones are to be decided on."""
 
     times: IntArray
     prices: FloatArray
@@ -266,6 +306,7 @@ class _Window(NamedTuple):
 
     @classmethod
     def joined(cls, state: LoopState, block: Block, rows: Rows, seen: IntArray | None) -> _Window:
+        """The state's ticks with a block's behind them."""
         prices, before = block.last[rows], state.prices[rows]
         if seen is not None:
             prices = np.take_along_axis(prices, seen, 1)
@@ -305,19 +346,25 @@ def _scattered(found: FloatArray, seen: IntArray, count: int) -> FloatArray:
     return spread
 
 
+def _bars(times: IntArray, prices: FloatArray) -> Bars:
+    if prices.ndim == times.ndim:
+        return Bars.from_ticks(times, prices)
+    return Bars(times, prices[OPEN], prices[HIGH], prices[LOW], prices[CLOSE], np.zeros(times.shape))
+
+
 def _targets(plan: Plan, window: _Window) -> FloatArray:
-    """The plan's targets at the window's fresh ticks, shape [rows, fresh]."""
+    """The plan's targets at the window's fresh ticks or bars, shape [rows, fresh]."""
     strategy, fresh = plan.strategy, window.fresh
     if not fresh:
-        return np.empty((len(window.prices), 0))
+        return np.empty((len(window.times), 0))
     needed = fresh + strategy.lookback - 1
-    times, prices = window.times[:, -needed:], window.prices[:, -needed:]
+    times, prices = window.times[:, -needed:], window.prices[..., -needed:]
     if getattr(strategy, "batch", False):
         with suppress(*_ANYTHING):
-            found = np.asarray(strategy.targets(Bars.from_ticks(times, prices)), dtype=np.float64)
-            if found.shape == prices.shape:
+            found = np.asarray(strategy.targets(_bars(times, prices)), dtype=np.float64)
+            if found.shape == times.shape:
                 return found[:, -fresh:]
-    return np.stack([_one_by_one(plan, *row, fresh) for row in zip(times, prices, strict=True)])
+    return np.stack([_one_by_one(plan, times[row], prices[..., row, :], fresh) for row in range(len(times))])
 
 
 def _one_by_one(plan: Plan, times: IntArray, prices: FloatArray, fresh: int) -> FloatArray:
@@ -327,8 +374,9 @@ def _one_by_one(plan: Plan, times: IntArray, prices: FloatArray, fresh: int) -> 
     the same ones whatever the size of the block.
     """
     lookback = plan.strategy.lookback
-    known = int(np.count_nonzero(prices == prices))
-    times, prices = times[len(times) - known :], prices[len(prices) - known :]
+    closes = prices if prices.ndim == 1 else prices[CLOSE]
+    known = int(np.count_nonzero(closes == closes))
+    times, prices = times[len(times) - known :], prices[..., len(times) - known :]
     answer = np.full(fresh, np.nan)
     usable = min(fresh, known - lookback + 1)
     if usable <= 0:
@@ -339,16 +387,16 @@ def _one_by_one(plan: Plan, times: IntArray, prices: FloatArray, fresh: int) -> 
         if usable == 1:
             plan.on_error(error)
             return answer
-        for row in range(len(prices) - usable, len(prices)):
+        for row in range(known - usable, known):
             window = slice(row - lookback + 1, row + 1)
-            answer[row - len(prices)] = _one_by_one(plan, times[window], prices[window], 1)[0]
+            answer[row - known] = _one_by_one(plan, times[window], prices[..., window], 1)[0]
     return answer
 
 
 def _asked(strategy: Strategy, times: IntArray, prices: FloatArray, usable: int) -> FloatArray:
-    found = np.asarray(strategy.targets(Bars.from_ticks(times, prices)), dtype=np.float64)
-    if found.shape != prices.shape:
-        raise ValueError(f"targets has shape {found.shape} for {len(prices)} bars")
+    found = np.asarray(strategy.targets(_bars(times, prices)), dtype=np.float64)
+    if found.shape != times.shape:
+        raise ValueError(f"targets has shape {found.shape} for {len(times)} bars")
     return found[-usable:]
 
 

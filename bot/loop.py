@@ -12,7 +12,7 @@ from typing import Any
 
 from bot.domain import MONEY, Block, OrderType, Signal
 from bot.engine import Decision, Engine, LoopState
-from bot.ports import Clock, Executor, FeedError, Observer, OrderRefused, PriceFeed
+from bot.ports import Clock, Executor, FeedError, Observer, OrderRefused, PriceFeed, Window
 from bot.repositories import (
     AccountRepository,
     Database,
@@ -83,25 +83,33 @@ class TradingLoop:
 
     async def run(self) -> str:
         """Trades until the end and returns the reason for it."""
-        history = width = await self._read_tape()
+        await self._read_tape()
+        missed = True
         while (polls := self._polls_wanted()) > 0:
             beat = await self._clock.next_beat(self._pace.interval_ms, self._cursor.timestamp)
             if beat is None:
                 return "stopped"
-            began_ms, began_s = self._clock.now_ms(), self._clock.monotonic()
             try:
-                block = await self._collect(beat, polls, history)
+                asked_s = self._clock.monotonic()
+                past = await self._missing(beat) if missed else None
+                if (self._clock.monotonic() - asked_s) * 1000 > self._pace.interval_ms:
+                    # The beat is long over, and its prices are to be of its time.
+                    beat = await self._clock.next_beat(self._pace.interval_ms, self._cursor.timestamp)
+                    if beat is None:
+                        return "stopped"
+                began_ms, began_s = self._clock.now_ms(), self._clock.monotonic()
+                block = await self._collect(beat, polls, past)
                 self._check_age(began_ms, began_s)
             except FeedError as error:
                 if await self._back_off(error):
                     return "stopped"
                 # What was missed meanwhile is asked for, as after a restart.
-                history = width
+                missed = True
                 continue
             if block is None:
                 return "the feed has ended"
             # What a block that was given up would have told is asked for again, too.
-            history = 0 if await self._step_in_time(block) else width
+            missed = not await self._step_in_time(block)
             if self._ledger.retention is not None:
                 await self._ledger.retention.tidy()
         return "the polls are done"
@@ -192,11 +200,9 @@ class TradingLoop:
             self._ledger.accounts.save(accounts[name])
         return outcomes
 
-    async def _collect(self, beat: int, polls: int, history: int) -> Block | None:
+    async def _collect(self, beat: int, polls: int, past: Block | None) -> Block | None:
         """The next block: one poll where waiting is real, as many as wanted where it is not."""
-        blocks: list[Block] = []
-        if history and (past := await self._missing(beat, history)):
-            blocks.append(past)
+        blocks = [past] if past else []
         collected = 0
         while collected < polls:
             try:
@@ -236,14 +242,12 @@ class TradingLoop:
         except TimeoutError:
             raise FeedError(f"no answer within {self._pace.poll_timeout_s:g} s") from None
 
-    async def _read_tape(self) -> int:
-        """Fills the windows and the last prices from the tape; returns how many beats of history they can take."""
-        width = self.window
+    async def _read_tape(self) -> None:
+        """Fills the windows and the last prices from the tape."""
         ticks = self._ledger.ticks
         if ticks is not None:
-            tail = await ticks.tail(self.state.symbols, max(width, 1))
-            if tail is not None:
-                self.state.advance(self._engine.decide(self.state, tail, 0, 0))
+            for part in await ticks.lookback(self.state.symbols, max(self.window, 1), self.state.lookbacks):
+                self.state.advance(self._engine.decide(self.state, part, 0, 0))
         for account in self.state.accounts.values():
             for position in account.positions.values():
                 if position.quantity and position.symbol not in self.state.last_prices:
@@ -251,14 +255,14 @@ class TradingLoop:
                     # Never seen, or not recorded: what it cost is the best that is known until the next price.
                     cost = float(position.basis / position.quantity)
                     self.state.last_prices[position.symbol] = cost if seen is None else seen
-        return width
 
-    async def _missing(self, beat: int, count: int) -> Block | None:
+    async def _missing(self, beat: int) -> Block | None:
         """The history before a beat that the tape does not hold yet; the tape stays in the order of time."""
-        past = await self._feed.history(beat, count)
-        newest = int(self.state.times.max(initial=0))
+        newest = self.state.newest_ms
         if (ticks := self._ledger.ticks) is not None:
             newest = max(newest, await ticks.last_timestamp())
+        window = Window(self.window, self.state.lookbacks, newest)
+        past = await self._feed.history(beat, window) if window else None
         return None if past is None else past.after(newest)
 
     def _polls_wanted(self) -> int:

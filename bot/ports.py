@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
+from bot.bars import Lookback
 from bot.domain import Bars, Block, FloatArray, Market, OrderSide, OrderType, Signal
 
 
@@ -37,6 +39,20 @@ class Strategy(Protocol):
     def targets(self, bars: Bars) -> FloatArray: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What decisions look back on: so many ticks of each symbol, and so many closed bars of each timeframe besides the
+    one that is still open. Nothing up to ``after_ms`` is wanted: it is there already."""
+
+    ticks: int = 0
+    bars: tuple[Lookback, ...] = ()
+    after_ms: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything is looked back on."""
+        return self.ticks > 0 or bool(self.bars)
+
+
 @runtime_checkable
 class PriceFeed(Protocol):
     """Where prices come from. ``markets`` tells each symbol's steps and limits."""
@@ -46,10 +62,9 @@ class PriceFeed(Protocol):
     @property
     def markets(self) -> Mapping[str, Market]: ...
 
-    async def history(self, before_ms: int, count: int) -> Block | None:
-        """The beats just before ``before_ms`` with up to ``count`` ticks of each symbol, all marked as warm-up.
-
-        None if there are none.
+    async def history(self, before_ms: int, window: Window) -> Block | None:
+        """Ticks before ``before_ms`` that fill a window as far as there are any, all marked as warm-up; more than it
+        asks for does no harm. None if there are none. Raises FeedError.
         """
 
     async def poll(self, beat_ms: int, polls: int) -> Block | None:

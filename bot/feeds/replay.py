@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from bot.domain import Block, IntArray, Market
+from bot.ports import Window
 from bot.repositories import TickRepository
 from bot.repositories.ticks import ID, beats_of, block_of
 
@@ -38,9 +39,11 @@ class ReplayFeed:
         rows = await self._tape.read(self._after, 1)
         return int(rows[0, 2]) if len(rows) else 0
 
-    async def history(self, before_ms: int, count: int) -> Block | None:
-        """The last ``count`` ticks of each symbol before a moment."""
-        return await self._tape.tail(self.symbols, count, before_ms - self._interval_ms + 1) if count > 0 else None
+    async def history(self, before_ms: int, window: Window) -> Block | None:
+        """The last ticks of each symbol before a moment, and those that its last bars are made of."""
+        if not window:
+            return None
+        return await self._tape.tail(self.symbols, window.ticks, before_ms - self._interval_ms + 1, window.bars)
 
     async def poll(self, beat_ms: int, polls: int) -> Block | None:
         after_ms = beat_ms - self._interval_ms
@@ -63,7 +66,7 @@ class SessionFeed:
         self._part = part
         self._rest: Block | None = None
 
-    async def history(self, before_ms: int, count: int) -> Block | None:
+    async def history(self, before_ms: int, window: Window) -> Block | None:
         """None: it is on the tape, before the poll that it was asked for."""
         return None
 
@@ -138,9 +141,11 @@ class ArrayFeed:
         self._block, self._one_by_one = block, one_by_one
         self._next = 0
 
-    async def history(self, before_ms: int, count: int) -> Block | None:
+    async def history(self, before_ms: int, window: Window) -> Block | None:
         end = int(np.searchsorted(self._block.timestamp, before_ms))
-        start = max(0, end - count)
+        opens = [timeframe.back(timeframe.open_of(before_ms), count) for timeframe, count in window.bars]
+        first = int(np.searchsorted(self._block.timestamp, min(opens, default=before_ms)))
+        start = max(0, min(end - window.ticks, first))
         return self._block.columns(slice(start, end), warmup=end - start) if end > start else None
 
     async def poll(self, beat_ms: int, polls: int) -> Block | None:

@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from bot.domain import Block, FloatArray, Market
+from bot.domain import Block, FloatArray, IntArray, Market
 from bot.feeds.walk import SEGMENT, Walk
+from bot.ports import Window
 
 _BASE_PRICES = {"BTC": 50_000, "ETH": 3_000}
 _AMOUNT_STEPS = {"BTC": Decimal("0.00001"), "ETH": Decimal("0.0001")}
@@ -50,12 +51,19 @@ class SimulatedFeed:
         """Exactly ``polls`` rows, at ``beat_ms`` and the beats that follow."""
         return self._block(beat_ms, polls)
 
-    async def history(self, before_ms: int, count: int) -> Block | None:
-        """The ``count`` beats before ``before_ms``, all warm-up; None if ``count`` is not positive."""
-        if count <= 0:
-            return None
-        last_step = (before_ms - 1) // self._interval_ms
-        return self._block((last_step - count + 1) * self._interval_ms, count, warmup=count)
+    async def history(self, before_ms: int, window: Window) -> Block | None:
+        """The last beats before ``before_ms``, and before them four beats a bar; None if none are wanted."""
+        count, last_step = window.ticks, (before_ms - 1) // self._interval_ms
+        past = None
+        if count > 0:
+            past = self._block((last_step - count + 1) * self._interval_ms, count, warmup=count)
+        beats = beats_of_bars(before_ms, self._interval_ms, window)
+        beats = beats[beats < (before_ms if past is None else past.timestamp[0])]
+        if not len(beats):
+            return past
+        prices = np.concatenate([self._prices(beat // self._interval_ms, 1) for beat in beats.tolist()], axis=2)
+        older = Block(self._symbols, beats, prices[0], prices[1], prices[2], warmup=len(beats))
+        return older if past is None else Block.joined([older, past])
 
     async def close(self) -> None:
         """Holds nothing that needs closing."""
@@ -94,6 +102,20 @@ class SimulatedFeed:
         # Division rounds correctly: 5000012 / 100 is the very double that the text 50000.12 reads as.
         for column, walk in enumerate(self._walks):
             np.divide(walk.segment(index), _STEPS_PER_UNIT, out=prices[:, column])
+
+
+def beats_of_bars(before_ms: int, interval_ms: int, window: Window) -> IntArray:
+    """The beats before a moment, four a bar, that give a window its bars and the ones that are open."""
+    beats: set[int] = set()
+    for timeframe, count in window.bars:
+        newest = timeframe.open_of(before_ms)
+        for age in range(count, -1, -1):
+            start, end = timeframe.back(newest, age), min(timeframe.back(newest, age - 1), before_ms)
+            third = (end - start) // 3
+            steps = (-(-start // interval_ms), (start + third) // interval_ms, (end - third) // interval_ms)
+            wanted = [step * interval_ms for step in (*steps, (end - 1) // interval_ms)]
+            beats.update(beat for beat in wanted if start <= beat < end and beat > max(0, window.after_ms))
+    return np.array(sorted(beats), np.int64)
 
 
 def _market(symbol: str) -> Market:

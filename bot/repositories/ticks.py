@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
+from bot.bars import Lookback, bars_in, needed
 from bot.domain import Block, FloatArray, IntArray
 from bot.repositories.database import Database, Row
 from bot.repositories.insert import Insert
@@ -16,8 +18,11 @@ from bot.repositories.insert import Insert
 _INSERT = Insert("INSERT INTO ticks (poll, symbol_id, timestamp, bid, ask, last, warmup) VALUES", 7)
 _INSERT_SYMBOLS = Insert("INSERT INTO symbols (symbol, decimals, first_tick) VALUES", 3)
 _SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup, id FROM ticks"
+_SELECT_THESE = f"{_SELECT} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - a constant
 PRICE_DECIMALS_MAX = 15
 ID = 7
+# How many rows are read, or cells of a block made, at once.
+AT_ONCE = 65_536
 
 
 class TickRepository:
@@ -91,22 +96,80 @@ class TickRepository:
                 return await self._units(symbols, prices)
         return np.array([identity for identity, _ in known]), _whole(units)
 
-    async def tail(self, symbols: tuple[str, ...], count: int, before_ms: int | None = None) -> Block | None:
-        """The last ``count`` ticks of each symbol (before a moment), all as history; None if there are none."""
+    async def tail(
+        self,
+        symbols: tuple[str, ...],
+        count: int,
+        before_ms: int | None = None,
+        lookbacks: Sequence[Lookback] = (),
+    ) -> Block | None:
+        """The last ``count`` ticks of each symbol (before a moment) and those that its last bars are made of, all as
+        history; None if there are none."""
+        parts = list(await self.lookback(symbols, count, lookbacks, before_ms))
+        if not parts:
+            return None
+        whole = Block.joined([replace(part, warmup=0) for part in parts])
+        return replace(whole, warmup=len(whole))
+
+    async def lookback(
+        self,
+        symbols: tuple[str, ...],
+        count: int,
+        lookbacks: Sequence[Lookback] = (),
+        before_ms: int | None = None,
+    ) -> Iterator[Block]:
+        """The same in blocks that follow each other, none larger than it has to be."""
         end = self._database.cursor.ticks + 1 if before_ms is None else await self.first_at_or_after(before_ms)
         known = await self.symbols()
         firsts: dict[int, int] = dict(await self._database.fetch("SELECT id, first_tick FROM symbols"))
-        rows: list[Row] = []
+        rows: dict[int, Row] = {}
         for symbol in symbols:
             ids = [number for number, (name, _) in known.items() if name == symbol]
             marks = ", ".join("?" * len(ids))
             oldest = min((firsts[number] for number in ids), default=end)
             query = f"{_SELECT} WHERE symbol_id IN ({marks}) AND id >= ? AND id < ? ORDER BY id DESC LIMIT ?"
-            rows += await self._database.fetch(query, (*ids, oldest, end, count))
-        if not rows:
-            return None
-        tail = block_of(_matrix(sorted(rows, key=itemgetter(ID))), symbols, known)
-        return replace(tail, warmup=len(tail))
+            found = await self._database.fetch(query, (*ids, oldest, end, count))
+            rows.update((row[ID], row) for row in found)
+        if lookbacks and known:
+            made_of = [number for made in await self._made_of(symbols, lookbacks, end) for number in made.tolist()]
+            for start in range(0, len(made_of), AT_ONCE):
+                part = made_of[start : start + AT_ONCE]
+                rows.update((row[ID], row) for row in await self._database.fetch(_SELECT_THESE, (str(part),)))
+        return _blocks(_matrix(sorted(rows.values(), key=itemgetter(ID))), symbols, known)
+
+    async def _made_of(self, symbols: tuple[str, ...], lookbacks: Sequence[Lookback], end: int) -> list[IntArray]:
+        """For each symbol the ticks before ``end`` that its last bars can be made of. Read backwards, in bounded
+        memory, until every symbol has them all."""
+        known = await self.symbols()
+        firsts: dict[int, int] = dict(await self._database.fetch("SELECT id, first_tick FROM symbols"))
+        place_of, scale_of = np.zeros(max(known) + 1, np.int64), np.ones(max(known) + 1)
+        ids_of: list[list[int]] = [[] for _ in symbols]
+        for number, (symbol, decimals) in known.items():
+            if symbol in symbols:
+                place_of[number], scale_of[number] = symbols.index(symbol), 10.0**decimals
+                ids_of[symbols.index(symbol)].append(number)
+        made = [_Made.empty() for _ in symbols]
+        first_of = {place: min(firsts[number] for number in ids) for place, ids in enumerate(ids_of) if ids}
+        while first_of := {place: first for place, first in first_of.items() if first < end}:
+            ids = [number for place in first_of for number in ids_of[place]]
+            query = (
+                "SELECT symbol_id, timestamp, last, id FROM ticks WHERE id >= ? AND id < ? AND symbol_id IN"  # noqa: S608
+                f" ({', '.join('?' * len(ids))}) ORDER BY id DESC LIMIT {AT_ONCE}"
+            )
+            found = await self._database.fetch(query, (min(first_of.values()), end, *ids))
+            if not found:
+                break
+            rows = np.fromiter(chain.from_iterable(found), np.int64, len(found) * 4).reshape(-1, 4)[::-1]
+            end = int(rows[0, 3])
+            rows = rows[np.argsort(place_of[rows[:, 0]], kind="stable")]
+            places = place_of[rows[:, 0]]
+            for place in list(first_of):
+                mine = rows[slice(*np.searchsorted(places, (place, place + 1)))]
+                prices = mine[:, 2] / scale_of[mine[:, 0]]
+                made[place] = made[place].behind(mine[:, 3], mine[:, 1], prices, lookbacks)
+                if bars_in(made[place].times, lookbacks):
+                    del first_of[place]
+        return [each.ids for each in made]
 
     async def last_timestamp(self) -> int:
         """The time of the newest tick, 0 if there is none."""
@@ -189,6 +252,35 @@ def block_of(rows: IntArray, symbols: tuple[str, ...], known: Mapping[int, tuple
     times[beat] = rows[:, 2]
     warmup = int(beat[rows[:, 6] == 1].max(initial=-1)) + 1
     return Block(symbols, times, prices[0], prices[1], prices[2], warmup)
+
+
+class _Made(NamedTuple):
+    """Those ticks of one symbol that its bars are made of, oldest first."""
+
+    ids: IntArray
+    times: IntArray
+    prices: FloatArray
+
+    @classmethod
+    def empty(cls) -> _Made:
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+    def behind(self, ids: IntArray, times: IntArray, prices: FloatArray, lookbacks: Sequence[Lookback]) -> _Made:
+        """With older ticks before them. One bar more is kept than is wanted: the oldest may not be whole yet."""
+        ids, times = np.concatenate((ids, self.ids)), np.concatenate((times, self.times))
+        prices = np.concatenate((prices, self.prices))
+        kept = needed(times, prices, 0, [(timeframe, count + 1) for timeframe, count in lookbacks])
+        return _Made(ids[kept], times[kept], prices[kept])
+
+
+def _blocks(rows: IntArray, symbols: tuple[str, ...], known: Mapping[int, tuple[str, int]]) -> Iterator[Block]:
+    """Rows of the tape as blocks of history."""
+    beats = beats_of(rows) if len(rows) else rows[:, 0]
+    columns = max(1, AT_ONCE // len(symbols))
+    for first in range(0, int(beats[-1]) + 1 if len(beats) else 0, columns):
+        start, end = np.searchsorted(beats, (first, first + columns))
+        part = block_of(rows[start:end], symbols, known)
+        yield replace(part, warmup=len(part))
 
 
 def _whole(units: FloatArray) -> IntArray:

@@ -17,12 +17,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator
 
+from bot import timeframes
+
 FeedKind = Literal["simulated", "ccxt", "replay"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
-Timeframes = Literal[
-    "tick", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"
-]
 
 SYMBOLS_MAX = 1000
 MONEY_MAX = 10**15
@@ -180,12 +179,6 @@ def _in_this_version_feed(kind: FeedKind) -> FeedKind:
     return kind
 
 
-def _in_this_version_timeframe(timeframe: str) -> str:
-    if timeframe != "tick":
-        raise ValueError('this version runs "tick" only')
-    return timeframe
-
-
 def _in_this_version_http(enabled: bool) -> bool:
     if enabled:
         raise ValueError("this version has no http endpoint; it must be false")
@@ -273,7 +266,7 @@ def _folder(text: str) -> str:
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Kind = Annotated[FeedKind, AfterValidator(_in_this_version_feed), BeforeValidator(one_of(get_args(FeedKind)))]
-Timeframe = Annotated[str, AfterValidator(_in_this_version_timeframe), BeforeValidator(one_of(get_args(Timeframes)))]
+Timeframe = Annotated[str, BeforeValidator(one_of(timeframes.NAMES))]
 Level = Annotated[LogLevel, BeforeValidator(one_of(get_args(LogLevel)))]
 Format = Annotated[LogFormat, BeforeValidator(one_of(get_args(LogFormat)))]
 NoHttp = Annotated[bool, AfterValidator(_in_this_version_http), BeforeValidator(_flag)]

@@ -212,7 +212,7 @@ class Endless:
     def __init__(self, feed, ticks):
         self.symbols, self.markets, self.left, self.block = feed.symbols, feed.markets, ticks, feed._block
         self.early, self.tenth = None, ticks * 9 // 10
-    async def history(self, before_ms, count):
+    async def history(self, before_ms, window):
         return None
     async def poll(self, beat_ms, polls):
         if self.left <= 0:

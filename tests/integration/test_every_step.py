@@ -695,7 +695,7 @@ def judge_failure(scene: Scene, heard: Heard, fault: Fault, error: BaseException
     assert error is None or isinstance(error, LedgerError), place
     if fault.kind.stops:
         assert isinstance(error, StorageFailed), f"it goes on after {place}"
-    elif fault.running and "_read_tape" not in place and "_collect" not in place:
+    elif fault.running and "_read_tape" not in place and "_missing" not in place:
         assert error is None, f"it does not go on after {place}"
         assert content.polls == scene.until
         if "TradingLoop.step" in place or not fault.kind.lasting:

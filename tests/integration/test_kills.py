@@ -28,7 +28,10 @@ from tests.integration.proofs import audited, said, unkept, verified
 SYMBOLS = tuple(f"{base}/USDT" for base in ("BTC", "ETH", *(letter * 3 for letter in "ABCDEFGHIJKLMN")))
 BLOCK = 65_536 // len(SYMBOLS)
 # At full speed: some thousand decisions a block.
-BUSY = '[{name="sma_cross"}, {name="donchian_breakout", params={short=true}}, {name="rsi_reversion"}]'
+BUSY = (
+    '[{name="sma_cross"}, {name="donchian_breakout", params={short=true}}, {name="rsi_reversion"},'
+    ' {name="sma_cross", account="minutes", timeframe="1m", params={fast=1, slow=3}}]'
+)
 # At the pace of the wall clock: some decisions a poll, many of them refused for want of cash.
 HASTY = (
     '[{name="sma_cross", params={fast=1, slow=2}, equity_fraction=0.4}, {name="donchian_breakout", params={period=2}}]'

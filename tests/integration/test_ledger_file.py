@@ -28,7 +28,7 @@ from bot.domain import Account, Block, FloatArray, Market, OrderSide
 from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor
 from bot.loop import Ledger, Pace, TradingLoop
-from bot.ports import Status
+from bot.ports import Status, Window
 from bot.repositories import (
     AccountRepository,
     LedgerError,
@@ -753,7 +753,7 @@ class GappyFeed:
         self.symbols = symbols
         self.markets = {symbol: Market(symbol, Decimal("0.01")) for symbol in symbols}
 
-    async def history(self, before_ms: int, count: int) -> Block | None:
+    async def history(self, before_ms: int, window: Window) -> Block | None:
         return None
 
     async def poll(self, beat_ms: int, polls: int) -> Block | None:

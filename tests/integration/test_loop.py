@@ -23,7 +23,7 @@ from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor, Terms
 from bot.feeds import ArrayFeed, ReplayFeed
 from bot.loop import BACKOFF_MAX_S, Ledger, Pace, TradingLoop
-from bot.ports import Clock, FeedError, PriceFeed, Status, Strategy
+from bot.ports import Clock, FeedError, PriceFeed, Status, Strategy, Window
 from bot.repositories import AccountRepository, SignalRepository, TickRepository, TradeRepository, open_database
 from bot.strategies import build
 from tests.scripted import Momentum, part
@@ -538,7 +538,7 @@ class Flaky:
         self._left, self._number, self._fail = dict(failures), 0, fail
         self.closed = False
 
-    async def history(self, before_ms: int, count: int) -> Block | None:
+    async def history(self, before_ms: int, window: Window) -> Block | None:
         return None
 
     async def poll(self, beat_ms: int, polls: int) -> Block | None:
@@ -590,6 +590,24 @@ class TestFeedErrors:
         assert [error for error, _ in setup.heard.failures] == ["no answer within 0.05 s"] * 2
         assert [failures for _, failures in setup.heard.recoveries] == [2]
         assert rows(ledger, "SELECT polls FROM cursor") == [{"polls": 8}]
+
+    async def test_a_history_that_takes_long_does_not_make_the_first_prices_old(self, ledger: Path) -> None:
+        clock = SystemClock()
+        late: list[int] = []
+
+        class Slow(Flaky):
+            async def history(self, before_ms: int, window: Window) -> Block | None:
+                await clock.sleep(0.3)
+                return None
+
+            async def poll(self, beat_ms: int, polls: int) -> Block | None:
+                late.append(clock.now_ms() - beat_ms)
+                return await super().poll(beat_ms, polls)
+
+        setup = Setup(ledger, several(), interval_ms=100, until=1)
+        await setup.run(Slow(tape(4), {}), clock)
+        assert len(late) == 1
+        assert late[0] < 200
 
     async def test_stop_ends_the_wait_for_a_feed_that_is_down(self, ledger: Path) -> None:
         clock = SystemClock()

@@ -424,6 +424,28 @@ class TestRetention:
         assert audit_of(cut)["digest"] == audit_of(kept)["digest"]
         assert verify_of(cut)["ok"]
 
+    def test_bars_are_kept_as_long_as_they_are_looked_back_on(self, long: Path, tmp_path: Path) -> None:
+        """Of a bar that is older than the tape four ticks are left, and they make the very bar."""
+        kept, cut = (Path(shutil.copy(long, tmp_path / name)) for name in ("kept.db", "cut.db"))
+        bars = (
+            '[{name="sma_cross", params={fast=1, slow=9, short=true}, timeframe="1d", account="days"},'
+            ' {name="donchian_breakout", params={period=60, exit_period=20}, timeframe="1h"},'
+            ' {name="bollinger_breakout", params={period=5, deviations=1}, timeframe="15m"},'
+            ' {name="rsi_reversion", params={period=4}, account="dips"}]'
+        )
+        left = []
+        for polls in (3_000, 1_500, 20_000, 1, 1_501, 3_000):
+            for ledger in (kept, cut):
+                trade(ledger, polls, **MINUTE, strategy=bars)
+            left.append(self.tidied(cut, 3))
+            assert verify_of(cut)["ok"]
+        assert left[-1] < rows(kept, "SELECT count(*) FROM ticks")[0][0] / 8
+        assert books(cut) == books(kept)
+        assert audit_of(cut)["digest"] == audit_of(kept)["digest"]
+        assert verify_of(kept)["ok"]
+        accounts = {row[0] for row in rows(cut, "SELECT DISTINCT account FROM trades WHERE timestamp > 1739600000000")}
+        assert accounts >= {"days", "donchian_breakout", "bollinger_breakout"}
+
     def test_the_tape_before_it_cannot_be_changed_either(self, long: Path, tmp_path: Path) -> None:
         ledger = Path(shutil.copy(long, tmp_path / "ledger.db"))
         self.tidied(ledger, 15)

@@ -59,11 +59,31 @@ class TriedAgain(TradingLoop):
 class StatelessStart(TradingLoop):
     """The windows are not filled from the tape at a start."""
 
-    async def _read_tape(self) -> int:
+    async def _read_tape(self) -> None:
         times, prices = self.state.times, self.state.prices
-        width = await super()._read_tape()
+        await super()._read_tape()
         self.state.times, self.state.prices = times, prices
-        return width
+
+
+class BarlessStart(TradingLoop):
+    """The bars are not filled from the tape at a start."""
+
+    async def _read_tape(self) -> None:
+        empty = self.state.candles
+        await super()._read_tape()
+        self.state.candles = empty
+
+
+class AheadOfTheFile(TradingLoop):
+    """What a failed step has seen stays in the windows and in the bars."""
+
+    async def step(self, block: Block) -> None:
+        decision = self._engine.decide(self.state, block, self._cursor.polls + 1, self._cursor.decisions + 1)
+        try:
+            await super().step(block)
+        except BaseException:
+            self.state.advance(decision)
+            raise
 
 
 class ForgottenTargets(LoopState):
@@ -165,6 +185,8 @@ BUGS: dict[str, Parts] = {
     "told before commit": Parts(loop=ToldBeforeCommit),
     "tried again though unclear": Parts(loop=TriedAgain),
     "windows not restored": Parts(loop=StatelessStart),
+    "bars not restored": Parts(loop=BarlessStart),
+    "windows ahead of the file": Parts(loop=AheadOfTheFile),
     "targets not restored": Parts(state=ForgottenTargets),
     "stale price": Parts(screen=OldPrices),
     "absurd price": Parts(screen=AbsurdPrices),

@@ -9,13 +9,16 @@ import numpy as np
 
 from bot.domain import Block, Market
 from bot.feeds import SimulatedFeed
+from bot.feeds.candles import Candle, block_of_candles, ladder
 from bot.feeds.screen import Quote, Screen
-from bot.ports import FeedError
+from bot.ports import FeedError, Window
+from bot.timeframes import TIMEFRAMES
 from tests.simulation.chance import Chance, Rates
 from tests.simulation.eventloop import passed
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT")
 STEP_MS = 1000
+CANDLES = ("1m", "5m", "1h", "1d")
 CHUNK = 4096
 # So old may a quote be that is served.
 OLDEST_MS = 30 * 60_000
@@ -94,15 +97,37 @@ class Venue:
             around.pause(chance.between(1, 600))
         return answer
 
-    async def history(self, symbols: tuple[str, ...], before_ms: int, count: int) -> Block | None:
-        """The beats before a moment, up to now at the latest."""
+    async def history(self, symbols: tuple[str, ...], before_ms: int, window: Window) -> Block | None:
+        """What a window needs before a moment, up to now at the latest: candles, then the last beats."""
         if self._chance.hits(self._around.rates.no_history):
             if self._chance.hits(0.5):
                 raise FeedError("the venue has no history")
             return None
-        interval_ms = self._around.interval_ms
         await passed(0.1)
-        end_ms = min(before_ms, self._around.true_ms()) // interval_ms * interval_ms
+        end_ms = min(before_ms, self._around.true_ms())
+        candles = await self._candles(symbols, end_ms, window)
+        ticks = await self._beats(symbols, end_ms, window.ticks) if window.ticks else None
+        if candles is None or ticks is None:
+            return candles or ticks
+        first = int(np.searchsorted(candles.timestamp, ticks.timestamp[0]))
+        return Block.joined([candles.columns(slice(0, first), warmup=first), ticks]) if first else ticks
+
+    async def _candles(self, symbols: tuple[str, ...], end_ms: int, window: Window) -> Block | None:
+        found: dict[str, list[Candle]] = {symbol: [] for symbol in symbols}
+        for name, start_ms, stop_ms in ladder(window.after_ms, end_ms, window.bars, CANDLES):
+            length_ms = TIMEFRAMES[name].ms
+            block = await self._feed.poll(start_ms, (stop_ms - start_ms) // STEP_MS)
+            for symbol in symbols:
+                last = block.last[SYMBOLS.index(symbol)].reshape(-1, length_ms // STEP_MS)
+                rows = zip(
+                    last[:, 0].tolist(), last.max(1).tolist(), last.min(1).tolist(), last[:, -1].tolist(), strict=True
+                )
+                found[symbol] += [(start_ms + n * length_ms, *row, length_ms) for n, row in enumerate(rows)]
+        return block_of_candles(symbols, found)
+
+    async def _beats(self, symbols: tuple[str, ...], end_ms: int, count: int) -> Block:
+        interval_ms = self._around.interval_ms
+        end_ms = end_ms // interval_ms * interval_ms
         times = np.arange(end_ms - count * interval_ms, end_ms, interval_ms)
         for time in (int(times[0]), int(times[-1])):
             await self._load(time)
@@ -184,8 +209,8 @@ class ScreenedFeed:
         self._venue, self._screen, self._around = venue, screen, around
         self._newest: dict[str, int] = {}
 
-    async def history(self, before_ms: int, count: int) -> Block | None:
-        past = await self._venue.history(self.symbols, before_ms, count) if count > 0 else None
+    async def history(self, before_ms: int, window: Window) -> Block | None:
+        past = await self._venue.history(self.symbols, before_ms, window)
         if past is not None:
             self._around.handed(past, None)
         return past

@@ -36,6 +36,8 @@ STRATEGIES: tuple[dict[str, Any], ...] = (
     {"name": "rsi_reversion", "params": {"period": 5}, "account": "swing", "equity_fraction": "0.9"},
     {"name": "bollinger_breakout", "params": {"period": 9, "deviations": 1.5}, "account": "bands", "quote_amount": 450},
 )
+# Of the second strategy; the first one decides at every tick.
+TIMEFRAMES = ("tick", "tick", "1m", "1m", "3m", "15m", "1h")
 
 
 @dataclass(frozen=True)
@@ -194,5 +196,6 @@ class World:
         chance = self.chance
         first = chance.one_of(STRATEGIES)
         second = chance.one_of([entry for entry in STRATEGIES if entry["account"] != first["account"]])
+        second = second | {"timeframe": chance.one_of(TIMEFRAMES)}
         feed = {"symbols": chance.shuffled(list(SYMBOLS))[:3], "poll_interval_s": INTERVAL_S}
         return Settings.model_validate({"feed": feed, "strategy": [first, second], "execution": self._execution})

@@ -346,6 +346,12 @@ def test_joined_is_one_block_after_the_other() -> None:
     assert whole.ticks == sum(part.ticks for part in parts) == 12
 
 
+def test_history_before_history_is_all_history() -> None:
+    """A feed's own history before a part of a tape that begins with some."""
+    joined = Block.joined([block(0, 3, warmup=3), block(3, 4, warmup=2), block(7, 2)])
+    assert (len(joined), joined.warmup, joined.polls) == (9, 5, 4)
+
+
 def test_joined_of_one_is_that_one() -> None:
     only = block(0, 2)
     assert Block.joined([only]) is only

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, localcontext
 from itertools import pairwise
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.bars import Candles, needed
 from bot.domain import MONEY, Account, Bars, Block, FloatArray, Market, OrderSide, Position, Signal
 from bot.engine import (
     ABOVE_MAX_AMOUNT,
@@ -31,6 +34,7 @@ from bot.engine import (
 )
 from bot.ports import Strategy
 from bot.strategies import build
+from bot.timeframes import timeframe_of
 from tests.scripted import Momentum, part
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT")
@@ -126,8 +130,30 @@ def decided(asked: Sequence[Plan], blocks: Iterator[Block] | Sequence[Block]) ->
     return signals, state
 
 
+@dataclass
+class Pencil:
+    """The bars of one symbol, drawn one tick at a time."""
+
+    closed: list[tuple[float, ...]] = field(default_factory=list)
+    bar: list[float] = field(default_factory=list)
+    # So many were closed when it was asked the last time.
+    asked: int = -1
+
+    def draw(self, start: int, price: float) -> None:
+        if self.bar and self.bar[0] != start:
+            self.closed.append(tuple(self.bar))
+            self.bar = []
+        self.bar = self.bar or [start, price, price, price, price]
+        self.bar[2:] = [max(self.bar[2], price), min(self.bar[3], price), price]
+
+    def window(self, lookback: int) -> Bars:
+        columns = list(zip(*self.closed[-lookback:], strict=True))
+        return Bars.from_arrays(columns[0], *columns[1:])
+
+
 def by_hand(asked: Sequence[Plan], block: Block, warmup: int = 0) -> list[tuple[object, ...]]:
     """Poll by poll, plan by plan, symbol by symbol: a list of prices for each, and the strategy asked of its end."""
+    drawn: defaultdict[tuple[str, str], Pencil] = defaultdict(Pencil)
     prices: dict[str, list[float]] = {symbol: [] for symbol in block.symbols}
     times: dict[str, list[int]] = {symbol: [] for symbol in block.symbols}
     targets: dict[tuple[str, str], float] = {}
@@ -137,13 +163,25 @@ def by_hand(asked: Sequence[Plan], block: Block, warmup: int = 0) -> list[tuple[
         for row in fresh:
             prices[block.symbols[row]].append(float(block.last[row, column]))
             times[block.symbols[row]].append(int(block.timestamp[column]))
+            for plan in asked:
+                if plan.timeframe is not None:
+                    start = plan.timeframe.open_of(int(block.timestamp[column]))
+                    drawn[plan.account, block.symbols[row]].draw(start, float(block.last[row, column]))
         for plan in asked if column >= warmup else ():
             lookback = plan.strategy.lookback
             for row in fresh:
                 symbol = block.symbols[row]
-                if len(prices[symbol]) < lookback:
+                pencil = drawn[plan.account, symbol]
+                before, pencil.asked = pencil.asked, len(pencil.closed)
+                if plan.timeframe is not None and before == pencil.asked:
                     continue
-                window = Bars.from_ticks(np.array(times[symbol][-lookback:]), np.array(prices[symbol][-lookback:]))
+                if len(prices[symbol] if plan.timeframe is None else pencil.closed) < lookback:
+                    continue
+                window = (
+                    pencil.window(lookback)
+                    if plan.timeframe
+                    else Bars.from_ticks(np.array(times[symbol][-lookback:]), np.array(prices[symbol][-lookback:]))
+                )
                 try:
                     answer = np.asarray(plan.strategy.targets(window))
                 except RuntimeError:
@@ -164,6 +202,20 @@ def assert_same_state(one: LoopState, other: LoopState) -> None:
     assert np.array_equal(one.times[known], other.times[known])
     assert np.array_equal(one.targets, other.targets)
     assert one.last_prices == other.last_prices
+    assert one.newest_ms == other.newest_ms
+    for candles, others in zip(one.candles, other.candles, strict=True):
+        assert bars_of(candles) == bars_of(others)
+        assert np.array_equal(candles.due, others.due)
+
+
+def bars_of(candles: Candles) -> list[list[tuple[float, ...]]]:
+    """All that is known of each symbol, the open bar last."""
+    times = np.concatenate((candles.times, candles.open_times[:, None]), axis=1)
+    prices = np.concatenate((candles.prices, candles.open_prices[:, :, None]), axis=2)
+    return [
+        [(time, *four) for time, four in zip(row.tolist(), table.T.tolist(), strict=True) if four[0] == four[0]]
+        for row, table in zip(times, prices.transpose(1, 0, 2), strict=True)
+    ]
 
 
 class TestBlocks:
@@ -203,8 +255,12 @@ class TestBlocks:
         asked = everybody()
         engine, state = Engine(asked, MARKETS), LoopState.empty(SYMBOLS, asked, {})
         state.advance(engine.decide(state, part(block, 0, 30), 1, 1))
-        before = LoopState(
-            SYMBOLS, {}, state.times.copy(), state.prices.copy(), state.targets.copy(), dict(state.last_prices)
+        before = replace(
+            state,
+            times=state.times.copy(),
+            prices=state.prices.copy(),
+            targets=state.targets.copy(),
+            last_prices=dict(state.last_prices),
         )
         decisions = [engine.decide(state, part(block, 30, 60), 31, 8) for _ in range(2)]
         assert decisions[0].signals == decisions[1].signals
@@ -242,6 +298,155 @@ class TestBlocks:
         block = tape(1, polls=1, symbols=SYMBOLS[:1])
         (signal,) = decided(plans(build("buy_and_hold")), [block])[0]
         assert signal == (1, 1, START_MS, "0-buy_and_hold", "BTC/USDT", 1.0, block.bid[0, 0], block.ask[0, 0])
+
+
+class Ranging:
+    """Looks at all four prices and at the time."""
+
+    name, lookback = "ranging", 2
+
+    def targets(self, bars: Bars) -> FloatArray:
+        found = np.full(len(bars), np.nan)
+        body = bars.close[1:] - bars.open[:-1]
+        found[1:] = np.where(body > 0, (bars.high - bars.low)[1:] * 10 % 1, -(bars.timestamp[1:] // 60_000 % 2))
+        return found
+
+
+def on(name: str, *strategies: Strategy) -> list[Plan]:
+    return [
+        Plan(each, f"{name}-{number}-{each.name}", UNIT, timeframe=timeframe_of(name))
+        for number, each in enumerate(strategies)
+    ]
+
+
+def on_bars() -> list[Plan]:
+    """Ticks, minutes and longer bars side by side, those who answer in batches and those who do not."""
+    return [
+        *on("1m", build("sma_cross", fast=1, slow=3, short=True), Ranging(), Wild(), Fussy()),
+        *on("tick", build("sma_cross", fast=2, slow=5), Wild()),
+        *on("3m", build("donchian_breakout", period=2, exit_period=1), Momentum(), build("buy_and_hold")),
+        *on("1h", Ranging(), Misshapen()),
+        *on("1M", Wild()),
+    ]
+
+
+YEAR_END_MS = START_MS - 20 * 60_000
+
+
+def slow_tape(seed: int, gaps: float, polls: int = POLLS) -> Block:
+    """Ticks some seconds apart, and now and then an hour, over the end of a week, a month and a year."""
+    block = tape(seed, polls=polls, gaps=gaps)
+    rng = np.random.default_rng(seed)
+    steps = np.where(rng.random(polls) < 0.03, rng.integers(1, 200, polls) * 60_000, rng.integers(1, 50, polls) * 1000)
+    return replace(block, timestamp=YEAR_END_MS + np.cumsum(steps))
+
+
+class TestBars:
+    """A bar is decided on at the tick that closes it."""
+
+    @examples
+    @given(
+        seed=st.integers(0, 10_000),
+        gaps=st.sampled_from([0.0, 0.1, 0.6, 0.95]),
+        cuts=st.lists(st.integers(1, POLLS)),
+        warmup=st.sampled_from([0, 0, 1, 20, 60]),
+    )
+    def test_they_are_those_of_a_pencil_whatever_the_blocks(
+        self, seed: int, gaps: float, cuts: list[int], warmup: int
+    ) -> None:
+        block = slow_tape(seed, gaps)
+        signals, state = decided(on_bars(), [part(block, 0, POLLS, warmup)])
+        assert [tuple(signal) for signal in signals] == by_hand(on_bars(), block, warmup)
+        head = warmup + 1 if warmup else 0
+        rest = list(parts(part(block, head, POLLS), cuts))
+        again, state_again = decided(on_bars(), [part(block, 0, head, warmup), *rest] if head else rest)
+        assert again == signals
+        assert_same_state(state_again, state)
+
+    @pytest.mark.parametrize("gaps", [0.0, 0.4])
+    def test_one_poll_at_a_time(self, gaps: float) -> None:
+        block = slow_tape(17, gaps, 400)
+        signals, state = decided(on_bars(), [block])
+        again, state_again = decided(on_bars(), parts(block, range(400)))
+        assert len(signals) > 200
+        assert again == signals
+        assert_same_state(state_again, state)
+
+    @examples
+    @given(seed=st.integers(0, 10_000), gaps=st.sampled_from([0.0, 0.3, 0.9]), cut=st.integers(1, POLLS - 1))
+    def test_a_start_in_between_changes_nothing(self, seed: int, gaps: float, cut: int) -> None:
+        """Of the ticks before it only those are read that bars are made of; all are asked of their last bar again."""
+        block, asked = slow_tape(seed, gaps), on_bars()
+        whole, last = decided(asked, [block])
+        first, state = decided(asked, [part(block, 0, cut)])
+        engine, restarted = Engine(asked, MARKETS), LoopState.empty(SYMBOLS, asked, {})
+        kept = np.zeros(cut, np.bool_)
+        for row in block.last[:, :cut]:
+            seen = np.nonzero(row == row)[0]
+            lookbacks = [(timeframe, count + 1) for timeframe, count in restarted.lookbacks]
+            kept[seen[needed(block.timestamp[seen], row[seen], 9, lookbacks)]] = True
+        tail = block.columns(np.append(kept, np.zeros(POLLS - cut, np.bool_)), warmup=int(kept.sum()))
+        if len(tail):
+            restarted.advance(engine.decide(restarted, tail, 0, 0))
+        restarted.targets, restarted.last_prices = state.targets, dict(state.last_prices)
+        for before, after in zip(state.candles, restarted.candles, strict=True):
+            assert bars_of(after) == bars_of(before)
+        decision = engine.decide(restarted, part(block, cut, POLLS), cut + 1, len(first) + 1)
+        assert first + decision.signals == whole
+        restarted.advance(decision)
+        for one, other in zip(restarted.candles, last.candles, strict=True):
+            assert bars_of(one) == bars_of(other)
+
+    @staticmethod
+    def minutes(*prices: float | None, step_ms: int = 60_000) -> Block:
+        """One price a minute, from the beginning of one on."""
+        times = START_MS + np.arange(len(prices), dtype=np.int64) * step_ms
+        last = np.array([[np.nan if price is None else price for price in prices]])
+        seen = last[0] == last[0]
+        return Block(SYMBOLS[:1], times, last - 0.01, last + 0.01, last).columns(seen)
+
+    @pytest.mark.parametrize("one_by_one", [False, True])
+    def test_it_fills_at_the_first_tick_of_the_next_one(self, one_by_one: bool) -> None:
+        block = self.minutes(10, 11, 12, 13, 14, 15, step_ms=30_000)
+        blocks = parts(block, range(len(block))) if one_by_one else [block]
+        (signal,) = decided(on("1m", build("buy_and_hold")), blocks)[0]
+        assert (signal.poll, signal.timestamp, signal.ask) == (3, START_MS + 60_000, 12.01)
+
+    def test_where_nothing_was_traded_there_is_no_bar(self) -> None:
+        _, state = decided(on("1m", Momentum()), [self.minutes(10, None, None, 13, 14)])
+        assert bars_of(state.candles[0]) == [
+            [(START_MS + minute * 60_000, *[price] * 4) for minute, price in ((0, 10.0), (3, 13.0), (4, 14.0))]
+        ]
+
+    def test_what_history_closed_is_decided_on_at_the_first_tick_after_it(self) -> None:
+        block = replace(self.minutes(10, 11, 12, 13, 14, step_ms=20_000), warmup=4)
+        (signal,) = decided(on("1m", build("buy_and_hold")), [block])[0]
+        assert (signal.poll, signal.ask) == (1, 14.01)
+
+    def test_a_strategy_cannot_write_into_its_bars(self) -> None:
+        class Vandal:
+            name, lookback, batch = "vandal", 1, True
+
+            def targets(self, bars: Bars) -> FloatArray:
+                bars.high[:] = 0
+                return np.zeros(bars.close.shape)
+
+        heard: list[Exception | SystemExit] = []
+        plan = Plan(Vandal(), "vandal", UNIT, heard.append, timeframe_of("1m"))
+        beside, state = decided([plan, *on("1m", Ranging())], [slow_tape(8, 0.0)])
+        alone, _ = decided(on("1m", Ranging()), [slow_tape(8, 0.0)])
+        assert [signal[1:] for signal in beside] == [signal[1:] for signal in alone]
+        assert heard
+        assert state.candles[0].prices.min() > 0
+
+    def test_deciding_changes_nothing(self) -> None:
+        block, asked = slow_tape(5, 0.2), on_bars()
+        engine, state = Engine(asked, MARKETS), LoopState.empty(SYMBOLS, asked, {})
+        state.advance(engine.decide(state, part(block, 0, 30), 1, 1))
+        before = [bars_of(candles) for candles in state.candles]
+        decisions = [engine.decide(state, part(block, 30, end), 31, 8) for end in (31, 60, 60)]
+        assert decisions[1].signals == decisions[2].signals
+        assert [bars_of(candles) for candles in state.candles] == before
 
 
 class TestOtherPeoplesCode:

@@ -15,10 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.bars import Candles
 from bot.domain import Block, Market
 from bot.feeds import ArrayFeed, ReplayFeed, SimulatedFeed
-from bot.ports import PriceFeed
+from bot.ports import PriceFeed, Window
 from bot.repositories import TickRepository, open_database
+from bot.timeframes import TIMEFRAMES
 from tests.scripted import part
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT")
@@ -197,7 +199,7 @@ class TestEveryFeed:
     def test_history_is_older_and_marked(self, on_feed: Callable[[Check], None]) -> None:
         async def check(feed: PriceFeed) -> None:
             before_ms = START_MS + 30 * INTERVAL_MS
-            history = await feed.history(before_ms, 10)
+            history = await feed.history(before_ms, Window(10))
             if history is not None:
                 assert 1 <= np.isfinite(history.last).sum(axis=1).max() <= 10
                 assert history.warmup == len(history)
@@ -207,13 +209,42 @@ class TestEveryFeed:
             following = await feed.poll(before_ms, 1)
             assert following is not None
             assert following.timestamp[0] == before_ms
-            assert await feed.history(before_ms, 0) is None
+            assert await feed.history(before_ms, Window(0)) is None
+
+        on_feed(check)
+
+    @pytest.mark.parametrize("ticks", [0, 3])
+    @pytest.mark.parametrize("after_s", [0, 12])
+    def test_history_makes_bars(self, on_feed: Callable[[Check], None], after_s: int, ticks: int) -> None:
+        """Of more than a window holds, too; what is there already does not matter, for the loop leaves it out."""
+        minute, three = TIMEFRAMES["1m"], TIMEFRAMES["3m"]
+
+        async def check(feed: PriceFeed) -> None:
+            before_ms = START_MS + 50 * INTERVAL_MS
+            window = Window(ticks, ((minute, 2), (three, 1)), START_MS + after_s * 1000 if after_s else 0)
+            history = await feed.history(before_ms, window)
+            assert history is not None
+            assert history.warmup == len(history)
+            assert (np.diff(history.timestamp) > 0).all()
+            assert history.timestamp[-1] == before_ms - INTERVAL_MS
+            assert history.after(window.after_ms) is not None
+            polled = await read(feed, [50], START_MS, 50)
+            made, lived = [Candles.empty(minute, 3, 2).after(block)[0] for block in (history, polled)]
+            seen = ~np.isnan(lived.open_prices[0])
+            if not isinstance(feed, SimulatedFeed):
+                assert np.array_equal(made.open_prices[:, seen], lived.open_prices[:, seen])
+            elif not after_s:
+                # As far back as is asked for, though it has more prices of that time than it tells.
+                assert made.times.tolist() == [[START_MS - 120_000, START_MS - 60_000]] * 3
+                assert len(history) < 30
+            following = await feed.poll(before_ms, 1)
+            assert following is not None
 
         on_feed(check)
 
     def test_history_is_what_a_poll_would_have_brought(self, on_feed: Callable[[Check], None]) -> None:
         async def check(feed: PriceFeed) -> None:
-            history = await feed.history(START_MS + 30 * INTERVAL_MS, 10)
+            history = await feed.history(START_MS + 30 * INTERVAL_MS, Window(10))
             if history is None:
                 pytest.skip("it tells no history by itself")
             polled = await read(feed, [10], START_MS + 20 * INTERVAL_MS, 10)
@@ -335,5 +366,5 @@ class TestArray:
 
     async def test_history_before_the_first_row(self) -> None:
         feed = ArrayFeed(tape(), MARKETS)
-        assert await feed.history(START_MS, 5) is None
-        assert_same(await feed.history(START_MS + 3000, 5), part(tape(), 0, 3, warmup=3))
+        assert await feed.history(START_MS, Window(5)) is None
+        assert_same(await feed.history(START_MS + 3000, Window(5)), part(tape(), 0, 3, warmup=3))

@@ -370,8 +370,6 @@ IN_ENTRY = [
     ('name="a b"', '.name = "a b" from --set: must be 1 to 64 letters, digits or the characters _ . -'),
     ('name="a", account="x/y"', "must be 1 to 64 letters, digits or the characters _ . -"),
     (f'name="a", account="{"x" * 65}"', "must be 1 to 64 letters, digits or the characters _ . -"),
-    ('name="a", timeframe="1m"', '.timeframe = "1m" from --set: this version runs "tick" only'),
-    ('name="a", timeframe="1M"', '.timeframe = "1M" from --set: this version runs "tick" only'),
     (
         'name="a", timeframe="1min"',
         (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bot.domain import Block, FloatArray
 from bot.feeds import SimulatedFeed
 from bot.feeds.walk import SEGMENT, Walk
-from bot.ports import PriceFeed
+from bot.ports import PriceFeed, Window
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 VOLATILITY = 0.0005
@@ -94,7 +94,7 @@ class TestOneHistory:
 
     def test_history_is_what_polls_would_have_seen(self) -> None:
         feed = make_feed()
-        history = asyncio.run(feed.history(NOW_STEP * 1000, 5000))
+        history = asyncio.run(feed.history(NOW_STEP * 1000, Window(5000)))
         assert history is not None
         assert_same([history, poll(feed, NOW_STEP, 10)], poll(make_feed(), NOW_STEP - 5000, 5010))
 
@@ -247,14 +247,14 @@ class TestFeed:
     def test_history_ends_at_the_beat_before(self) -> None:
         feed = make_feed(interval_ms=250)
         for before_ms in (10_000, 9_999, 9_751):
-            block = asyncio.run(feed.history(before_ms, 3))
+            block = asyncio.run(feed.history(before_ms, Window(3)))
             assert block is not None
             assert block.timestamp.tolist() == [9_250, 9_500, 9_750]
             assert (block.warmup, block.polls) == (3, 0)
 
     @pytest.mark.parametrize("count", [0, -1])
     def test_no_history(self, count: int) -> None:
-        assert asyncio.run(make_feed().history(10_000, count)) is None
+        assert asyncio.run(make_feed().history(10_000, Window(count))) is None
 
     def test_markets(self) -> None:
         markets = make_feed((*SYMBOLS, "SOL/USDT")).markets
