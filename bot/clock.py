@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 
 STEP_NOTICED_S = 1.0
@@ -26,6 +27,7 @@ class SystemClock:
         """The two clocks, in seconds, are the machine's; a simulation has its own."""
         self._wall, self.monotonic = wall, monotonic
         self._stop = asyncio.Event()
+        self._limits: set[asyncio.Timeout] = set()
         self._offset = wall() - monotonic()
         self._last_beat = 0
         self.steps = 0
@@ -37,6 +39,20 @@ class SystemClock:
     def stop(self) -> None:
         """Ends every wait, now and later."""
         self._stop.set()
+        for scope in self._limits:
+            # One whose time is up already ends anyway, and can no longer be changed.
+            if not scope.expired():
+                scope.reschedule(0)
+
+    @asynccontextmanager
+    async def limit(self, seconds: float | None) -> AsyncIterator[None]:
+        """A scope that ends with TimeoutError after so long (None: never), or at once when stopped."""
+        async with asyncio.timeout(0 if self._stop.is_set() else seconds) as scope:
+            self._limits.add(scope)
+            try:
+                yield
+            finally:
+                self._limits.discard(scope)
 
     async def sleep(self, seconds: float) -> bool:
         """Waits, or less if stopped; True once stopped."""
@@ -89,6 +105,10 @@ class VirtualClock:
 
     def stop(self) -> None:
         self._stopped = True
+
+    def limit(self, seconds: float | None) -> AbstractAsyncContextManager[None]:
+        """None: what is waited for here takes no time."""
+        return nullcontext()
 
     async def sleep(self, seconds: float) -> bool:
         self._now_ms += int(seconds * 1000)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from bot import strategies
 from bot.domain import Account, Market, OrderType, quote_currency
 from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind, lookbacks_of
+from bot.exchange import library
 from bot.execution import MockExecutor, Terms
 from bot.loop import Ledger, Pace, TradingLoop
 from bot.ports import Clock, Observer, PriceFeed, Strategy
@@ -63,6 +64,8 @@ def plans_of(settings: Settings, failed: Failed | None = None) -> list[Plan]:
     replay = settings.feed.replay.path
     if settings.feed.kind == "replay" and not os.path.isfile(replay):
         problems.append(f"feed.replay.path = {replay!r}: there is no such file")
+    if settings.feed.kind == "ccxt":
+        problems += library.problems_of(settings.feed.ccxt.exchange, settings.feed.ccxt.options)
     if problems:
         raise SettingsError(problems)
     return [_plan(*pair, failed) for pair in zip(settings.strategy, strategies, strict=True)]

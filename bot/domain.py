@@ -173,6 +173,15 @@ class Block:
         """How many prices it holds, history included."""
         return int(np.count_nonzero(self.last == self.last))
 
+    def last_prices(self) -> dict[str, float]:
+        """The last price of each symbol that has one."""
+        found = {}
+        for symbol, row in zip(self.symbols, self.last, strict=True):
+            seen = row[row == row]
+            if len(seen):
+                found[symbol] = float(seen[-1])
+        return found
+
     def columns(self, chosen: slice | npt.NDArray[np.bool_], warmup: int = 0) -> Block:
         """Some of its columns, of which the first ``warmup`` are history."""
         prices = self.bid[:, chosen], self.ask[:, chosen], self.last[:, chosen]

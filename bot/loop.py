@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from bot.domain import MONEY, Block, OrderType, Signal
 from bot.engine import Decision, Engine, LoopState
-from bot.ports import Clock, Executor, FeedError, Observer, OrderRefused, PriceFeed, Window
+from bot.ports import Clock, Executor, FeedError, NotYet, Observer, OrderRefused, PriceFeed, Window
 from bot.repositories import (
     AccountRepository,
     Database,
@@ -101,6 +100,8 @@ class TradingLoop:
                 block = await self._collect(beat, polls, past)
                 self._check_age(began_ms, began_s)
             except FeedError as error:
+                if isinstance(error, NotYet):
+                    continue
                 if await self._back_off(error):
                     return "stopped"
                 # What was missed meanwhile is asked for, as after a restart.
@@ -237,7 +238,7 @@ class TradingLoop:
         if self._pace.poll_timeout_s is None:
             return await self._feed.poll(beat, polls)
         try:
-            async with asyncio.timeout(self._pace.poll_timeout_s):
+            async with self._clock.limit(self._pace.poll_timeout_s):
                 return await self._feed.poll(beat, polls)
         except TimeoutError:
             raise FeedError(f"no answer within {self._pace.poll_timeout_s:g} s") from None
@@ -278,13 +279,21 @@ class TradingLoop:
         self._must_reload = False
 
     async def _back_off(self, error: Exception, max_s: float = BACKOFF_MAX_S) -> bool:
+        if await self._clock.sleep(0):
+            # Stopped while it was waited for: that is no failure.
+            return True
         if not self._failures:
             self._failing_since = self._clock.monotonic()
         self._failures += 1
-        delay = min(max_s, self._pace.interval_ms / 1000 * 2 ** min(self._failures, 16))
-        # Spread over [0.5, 1) of the delay, so that many daemons do not come back in step.
+        asked_s = error.retry_s if isinstance(error, FeedError) else None
+        # Spread over half of the delay, so that many daemons do not come back in step; never sooner than was asked for,
+        # and after a ban of a day not hours later.
         seed = blake2b(f"{self.state.symbols}{self._failing_since}{self._failures}".encode(), digest_size=2).digest()
-        delay *= 0.5 + int.from_bytes(seed) / 131072
+        part = int.from_bytes(seed) / 131072
+        if asked_s is None:
+            delay = min(max_s, self._pace.interval_ms / 1000 * 2 ** min(self._failures, 16)) * (0.5 + part)
+        else:
+            delay = asked_s + min(max_s, asked_s) * part
         self._observer.interrupted(error, delay)
         return await self._clock.sleep(delay)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +13,18 @@ from bot.domain import Bars, Block, FloatArray, Market, OrderSide, OrderType, Si
 
 
 class FeedError(Exception):
-    """The feed has no prices this time. The loop skips the step and backs off; anything else stops the daemon."""
+    """The feed has no prices this time. The loop skips the step and backs off; anything else stops the daemon.
+
+    ``retry_s`` is how long to leave it, where the feed knows better than the loop's back-off.
+    """
+
+    def __init__(self, text: str, *, retry_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_s = retry_s
+
+
+class NotYet(FeedError):
+    """There are prices, and not enough of them to be believed: the next beat will tell. No failure, no back-off."""
 
 
 class OrderRefused(Exception):
@@ -120,6 +132,9 @@ class Clock(Protocol):
 
     def stop(self) -> None:
         """Ends every wait, now and later."""
+
+    def limit(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+        """A scope that ends with TimeoutError after so long (None: never), or at once when stopped."""
 
     async def sleep(self, seconds: float) -> bool:
         """Waits, or less if stopped; True once stopped."""

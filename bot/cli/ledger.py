@@ -115,7 +115,7 @@ def export_verb(
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go; it is made if need be.")
     ],
     form: Annotated[
-        ExportFormat, typer.Option("--format", "-f", help="Parquet needs: pip install 'paperloop[parquet]'.")
+        ExportFormat, typer.Option("--format", "-f", help="Parquet needs: pip install '.[parquet]'.")
     ] = ExportFormat.CSV,
     table: Annotated[
         list[str] | None, typer.Option("--table", "-t", metavar="NAME", help="Only this table; repeat for several.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from bot.domain import AMOUNT_LIMIT, DECIMALS_MAX, MONEY, Market, plain, to_decimal
+from bot.domain import AMOUNT_LIMIT, DECIMALS_MAX, MONEY, ZERO, Market, plain, to_decimal
 
 # ccxt's precisionMode (ccxt/base/decimal_to_precision.py), spelled out here because importing ccxt takes a second.
 DECIMAL_PLACES = 2
@@ -71,6 +71,10 @@ class _Reader:
         return number * size if number else None
 
     def rate(self, field: str) -> Decimal | None:
+        """A rebate is taken for no fee: on paper nobody earns by trading."""
+        given = _decimal(self._value(field))
+        if given is not None and given.is_finite() and given < 0:
+            return ZERO
         number = self._number(field)
         if number is not None and number >= 1:
             raise self._wrong(field, "must be less than 1")

@@ -104,12 +104,17 @@ class TapePart:
     async def next(self, polls: int) -> Block | None:
         """The next 1 to ``polls`` polls with the history that stands before them; None at the end."""
         self._known = self._known or await self._tape.symbols()
+        past: Block | None = None
         while len(rows := await self._rows(polls)):
             self._tick = int(rows[-1, ID])
             self._seen(rows)
             block = block_of(rows, self.symbols, self._known).without_gaps()
+            if past is not None:
+                block = Block.joined([past, block])
             if block.polls:
                 return block
+            # These polls were of other symbols: the history before them belongs before the next one.
+            past = block
         return None
 
     async def _rows(self, polls: int) -> IntArray:

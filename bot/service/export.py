@@ -134,7 +134,7 @@ def _sink(kind: Kind) -> Sink:
         if error.name != "pyarrow":
             raise
         raise ExportError(
-            "Parquet needs pyarrow, which is not installed: pip install 'paperloop[parquet]', or use --format csv"
+            "Parquet needs pyarrow, which is not installed: pip install '.[parquet]', or use --format csv"
         ) from None
     return parquet_sink
 

@@ -62,6 +62,8 @@ class CcxtFeedSettings(_Table):
     base_url: values.Url = ""
     # A key to an exchange is worth money: not even a debugging print of the settings shows it.
     options: values.FreeTable = Field(default={}, repr=False)
+    jump_max: values.JumpMax = 0.1
+    frozen_after_s: values.FrozenAfter = 300.0
 
 
 class ReplayFeedSettings(_Table):

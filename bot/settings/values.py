@@ -52,6 +52,16 @@ def closest(word: str, known: tuple[str, ...]) -> str | None:
     return next(iter(get_close_matches(word, known, n=1)), None)
 
 
+def closest_symbol(symbol: str, known: tuple[str, ...]) -> str | None:
+    """The known symbol that was most likely meant: of the same base in another currency, or of a base spelt alike."""
+    base, _, quote = symbol.partition("/")
+    bases = {each.partition("/")[0] for each in known}
+    near = base if base in bases else closest(base, tuple(sorted(bases)))
+    quotes = {each.partition("/")[2]: each for each in known if near and each.startswith(f"{near}/")}
+    alike = quote if quote in quotes else closest(quote, tuple(sorted(quotes))) or min(quotes, default=None)
+    return None if alike is None else quotes[alike]
+
+
 @dataclass(frozen=True, slots=True)
 class Range:
     low: Decimal | int
@@ -173,12 +183,6 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _in_this_version_feed(kind: FeedKind) -> FeedKind:
-    if kind == "ccxt":
-        raise ValueError('live prices are not in this version, which has "simulated" and "replay"')
-    return kind
-
-
 def _in_this_version_http(enabled: bool) -> bool:
     if enabled:
         raise ValueError("this version has no http endpoint; it must be false")
@@ -265,14 +269,16 @@ def _folder(text: str) -> str:
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
-Kind = Annotated[FeedKind, AfterValidator(_in_this_version_feed), BeforeValidator(one_of(get_args(FeedKind)))]
+Kind = Annotated[FeedKind, BeforeValidator(one_of(get_args(FeedKind)))]
 Timeframe = Annotated[str, BeforeValidator(one_of(timeframes.NAMES))]
 Level = Annotated[LogLevel, BeforeValidator(one_of(get_args(LogLevel)))]
 Format = Annotated[LogFormat, BeforeValidator(one_of(get_args(LogFormat)))]
 NoHttp = Annotated[bool, AfterValidator(_in_this_version_http), BeforeValidator(_flag)]
 
 Name = Annotated[str, _text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits or the characters _ . -")]
-Exchange = Annotated[str, _text(r"[a-z0-9_]{1,64}", 'the name ccxt uses, such as "binance"')]
+Exchange = Annotated[
+    str, AfterValidator(str.lower), _text(r"[A-Za-z0-9_]{1,64}", 'the name ccxt uses, such as "binance"')
+]
 Url = Annotated[str, _text(r"(https?://[^\s/].*)?", 'empty or an address such as "https://api.example.com"')]
 Host = Annotated[str, _text(r"[A-Za-z0-9._:%-]{1,253}", 'an address or host name such as "127.0.0.1"')]
 FilePath = Annotated[str, _text(r".{1,4096}", "the path of a file")]
@@ -287,6 +293,8 @@ PollInterval = Annotated[
     float, AfterValidator(_whole_milliseconds), _real(Range(Decimal("0.01"), 86_400, unit="seconds"))
 ]
 StaleAfter = Annotated[float, _real(Range(Decimal("0.01"), 604_800, unit="seconds"))]
+JumpMax = Annotated[float, _real(Range(Decimal("0.001"), 1))]
+FrozenAfter = Annotated[float, _real(Range(0, 604_800, unit="seconds"))]
 Volatility = Annotated[float, _real(Range(0, Decimal("0.1"), low_open=True))]
 Seed = Annotated[int, _whole(Range(0, 2**63 - 1))]
 Days = Annotated[int, _whole(Range(0, 36_500, unit="days"))]

@@ -9,27 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from bot.app import RunOptions, run, tune_collector
 from bot.ports import Strategy
 from bot.service.stop import StopSignals
 from bot.settings import Settings, load_settings
 from bot.strategies import build
+from tests.benchmarks.live import live
 from tests.benchmarks.reference import BareCommits, block_loop, bulk_insert_s
-from tests.benchmarks.scenario import BLOCK_TICKS, Flip, loop_over, tape
+from tests.benchmarks.scenario import BLOCK_TICKS, Flip, Line, loop_over, tape
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Line(NamedTuple):
-    """``ratio`` is the figure over the reference's, or None where there is nothing to compare with."""
-
-    what: str
-    figure: str
-    reference: str
-    ratio: float | None
-    bar: str
 
 
 def recording(folder: Path, scale: float) -> list[Line]:
@@ -302,4 +292,5 @@ MEASUREMENTS: tuple[Callable[[Path, float], list[Line]], ...] = (
     latency,
     start_up,
     memory,
+    live,
 )

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,16 @@ from bot.repositories import (
 START_MS = 1_735_689_600_000
 INTERVAL_MS = 60_000
 BLOCK_TICKS = 65_536
+
+
+class Line(NamedTuple):
+    """``ratio`` is the figure over the reference's, or None where there is nothing to compare with."""
+
+    what: str
+    figure: str
+    reference: str
+    ratio: float | None
+    bar: str
 
 
 def prices(count: int, seed: int = 7) -> FloatArray:

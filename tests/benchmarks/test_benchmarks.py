@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.measure import MEASUREMENTS, Line
+from tests.benchmarks.measure import MEASUREMENTS
+from tests.benchmarks.scenario import Line
 
 
 @pytest.mark.parametrize("measure", MEASUREMENTS, ids=lambda measure: measure.__name__)

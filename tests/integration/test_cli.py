@@ -43,7 +43,6 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (settings(feed__sybmols='["BTC/USDT"]'), ["feed.sybmols", "did you mean", "symbols"]),
     (settings(**{"feed__kind ": "simulated"}), ["kind"]),
     (settings(feed__poll_interval_s=-1), ["feed.poll_interval_s = -1", "between"]),
-    (settings(feed__kind="ccxt"), ["feed.kind", "not in this version"]),
     (settings(feed__kind="replay"), ["feed.replay.path"]),
     (settings(feed__kind="replay", feed__replay__path="none.db"), ["none.db", "no such file"]),
     (settings(feed__symbols='["BTC/USDT", "ETH/EUR"]'), ["EUR", "USDT", "one quote currency"]),

@@ -349,7 +349,7 @@ class TestTheVerb:
         )
         environment = {"PYTHONPATH": "missing", "PYTHONDONTWRITEBYTECODE": "1"}
         result = verb(ledger, tmp_path, "--output", "out", "--format", "parquet", environment=environment)
-        refused(result, "pip install 'paperloop[parquet]'")
+        refused(result, "pip install '.[parquet]'")
         assert len(result.err.splitlines()) == 1
         assert not (tmp_path / "out").exists()
         assert verb(ledger, tmp_path, "--output", "out", environment=environment).code == 0

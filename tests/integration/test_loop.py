@@ -23,7 +23,7 @@ from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor, Terms
 from bot.feeds import ArrayFeed, ReplayFeed
 from bot.loop import BACKOFF_MAX_S, Ledger, Pace, TradingLoop
-from bot.ports import Clock, FeedError, PriceFeed, Status, Strategy, Window
+from bot.ports import Clock, FeedError, NotYet, PriceFeed, Status, Strategy, Window
 from bot.repositories import AccountRepository, SignalRepository, TickRepository, TradeRepository, open_database
 from bot.strategies import build
 from tests.scripted import Momentum, part
@@ -617,6 +617,50 @@ class TestFeedErrors:
             async with asyncio.timeout(5):
                 assert await loop.run() == "stopped"
         assert rows(ledger, "SELECT polls FROM cursor") == [{"polls": 0}]
+
+    async def test_stop_ends_a_poll_that_hangs_and_that_is_no_failure(self, ledger: Path) -> None:
+        clock = SystemClock()
+        setup = Setup(ledger, several(), poll_timeout_s=3600.0, interval_ms=10)
+        async with setup.loop(Flaky(tape(4), {2: 1}, fail=asyncio.Event().wait), clock) as loop:
+            asyncio.get_running_loop().call_later(0.3, clock.stop)
+            async with asyncio.timeout(5):
+                assert await loop.run() == "stopped"
+        assert setup.heard.failures == []
+        assert rows(ledger, "SELECT polls FROM cursor") == [{"polls": 2}]
+
+    async def test_a_feed_that_knows_better_is_left_for_as_long_as_it_asks(self, ledger: Path) -> None:
+        asked = iter([0.0, 5.0, 600.0, 600.0])
+
+        async def fail() -> None:
+            raise FeedError("rate limit", retry_s=next(asked))
+
+        setup = Setup(ledger, several())
+        await setup.run(Flaky(tape(4), {10: 4}, fail=fail), ahead=1)
+        for (_, delay), whole in zip(setup.heard.failures, [0.0, 5.0, 600.0, 600.0], strict=True):
+            assert whole <= delay <= whole + min(30.0, whole / 2)
+        assert [failures for _, failures in setup.heard.recoveries] == [4]
+
+    async def test_prices_that_are_not_believed_yet_are_no_failure(self, ledger: Path) -> None:
+        async def fail() -> None:
+            raise NotYet("no price is confirmed yet")
+
+        prices = tape(4)
+        setup = Setup(ledger, several())
+        await setup.run(Flaky(prices, {0: 1, 10: 12, 50: 1}, fail=fail), ahead=1)
+        assert (setup.heard.failures, setup.heard.recoveries) == ([], [])
+        undisturbed = Setup(ledger.with_name("undisturbed.db"), several())
+        assert await undisturbed.run(ArrayFeed(prices, MARKETS)) == await digest_of(ledger)
+
+    async def test_nor_do_they_end_an_outage(self, ledger: Path) -> None:
+        kinds = iter([FeedError, NotYet, FeedError, NotYet])
+
+        async def fail() -> None:
+            raise next(kinds)("x")
+
+        setup = Setup(ledger, several())
+        await setup.run(Flaky(tape(4), {10: 4}, fail=fail), ahead=1)
+        assert len(setup.heard.failures) == 2
+        assert [failures for _, failures in setup.heard.recoveries] == [2]
 
     async def test_any_other_error_is_not_swallowed(self, ledger: Path) -> None:
         async def crash() -> None:

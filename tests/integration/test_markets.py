@@ -14,14 +14,14 @@ import pytest
 from bot import engine, proof
 from bot.clock import VirtualClock
 from bot.compose import plans_of, recorded_config, recorded_markets, recorded_settings, trading_loop
-from bot.domain import MONEY, Block, Market, Signal
+from bot.domain import MONEY, Block, Market
 from bot.execution import mock
 from bot.feeds import ArrayFeed
 from bot.loop import Pace
-from bot.ports import Status
 from bot.repositories import RunRepository, TickRepository, open_database
 from bot.service.inspect import REASONS
 from bot.settings import Settings
+from tests.benchmarks.scenario import Silent
 from tests.integration.daemon import rows
 
 START_MS = 1_735_689_600_000
@@ -44,16 +44,6 @@ REFUSING = {
 }
 MARKETS = {each.symbol: each for each in (SILENT, GENEROUS, DEAR, *REFUSING)}
 NEW_KEYS = ("max_amount", "max_cost", "max_market_amount", "taker", "maker")
-
-
-class Silent:
-    """An observer that nobody listens to."""
-
-    def filled(self, signal: Signal, order: Mapping[str, Any]) -> None: ...
-    def refused(self, signal: Signal, reason: str) -> None: ...
-    def interrupted(self, error: Exception, retry_s: float) -> None: ...
-    def resumed(self, outage_s: float, failures: int) -> None: ...
-    def stepped(self, status: Status) -> None: ...
 
 
 def tape(symbols: tuple[str, ...]) -> Block:

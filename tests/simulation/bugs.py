@@ -110,10 +110,10 @@ class AbsurdPrices(Screen):
 class DisorderedPrices(Screen):
     """A quote that comes after a newer one is taken."""
 
-    def block(self, beat_ms: int, quotes: Mapping[str, Any]) -> Block:
+    def block(self, beat_ms: int, quotes: Mapping[str, Any], now_ms: int | None = None) -> Block:
         for memory in self._memory.values():
             memory.timestamp = None
-        return super().block(beat_ms, quotes)
+        return super().block(beat_ms, quotes, now_ms)
 
 
 class DoubleFill(MockExecutor):

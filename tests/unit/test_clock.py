@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -121,6 +122,82 @@ class TestSystemClock:
         clock = SystemClock()
         waiting = asyncio.create_task(clock.sleep(3600))
         asyncio.get_running_loop().call_soon(waiting.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+class TestLimit:
+    async def test_ends_after_so_long(self) -> None:
+        clock = SystemClock()
+        begun = clock.monotonic()
+        with pytest.raises(TimeoutError):
+            async with clock.limit(0.02):
+                await asyncio.Event().wait()
+        assert 0.019 <= clock.monotonic() - begun < ELAPSED_S_MAX
+
+    async def test_what_is_in_time_is_left_alone(self) -> None:
+        clock = SystemClock()
+        for seconds in (None, 3600.0):
+            async with clock.limit(seconds):
+                await clock.sleep(0.001)
+        clock.stop()
+
+    @pytest.mark.parametrize("seconds", [None, 3600.0])
+    async def test_stop_ends_it_at_once(self, seconds: float | None) -> None:
+        clock = SystemClock()
+        begun = clock.monotonic()
+        asyncio.get_running_loop().call_later(0.01, clock.stop)
+        with pytest.raises(TimeoutError):
+            async with clock.limit(seconds):
+                await asyncio.Event().wait()
+        with pytest.raises(TimeoutError):
+            async with clock.limit(seconds):
+                await asyncio.Event().wait()
+        assert clock.monotonic() - begun < ELAPSED_S_MAX
+
+    async def test_stop_ends_one_within_another(self) -> None:
+        clock = SystemClock()
+        asyncio.get_running_loop().call_later(0.01, clock.stop)
+        with pytest.raises(TimeoutError):
+            async with clock.limit(None), clock.limit(3600.0):
+                await asyncio.Event().wait()
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+    async def test_stop_while_what_took_too_long_is_cleaned_up(self) -> None:
+        """The outer one is ended, too, whatever the inner one is at."""
+        clock = SystemClock()
+        stopped = []
+
+        async def slow_to_end() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                clock.stop()
+                clock.stop()
+                stopped.append(True)
+
+        async def one_after_the_other() -> None:
+            with suppress(TimeoutError):
+                async with clock.limit(0.01):
+                    await slow_to_end()
+            await asyncio.Event().wait()
+
+        with pytest.raises(TimeoutError):
+            async with clock.limit(None):
+                await one_after_the_other()
+        assert stopped == [True]
+
+    async def test_a_cancellation_from_outside_stays_one(self) -> None:
+        clock = SystemClock()
+
+        async def wait() -> None:
+            async with clock.limit(3600.0):
+                await asyncio.Event().wait()
+
+        waiting = asyncio.create_task(wait())
+        asyncio.get_running_loop().call_later(0.01, waiting.cancel)
         with pytest.raises(asyncio.CancelledError):
             await waiting
 

@@ -24,6 +24,12 @@ BANNED = set(LINT["flake8-tidy-imports"]["banned-api"])
 # The files for which pyproject.toml switches the ban off, and all they use of what is banned.
 EXCEPTIONS = {
     "bot/clock.py": {"time.time", "time.monotonic"},
+    "bot/exchange/catalogue.py": {"threading.Thread"},
+    "bot/exchange/lookups.py": {
+        "concurrent.futures.Future",
+        "concurrent.futures.ThreadPoolExecutor",
+        "threading.Thread",
+    },
     "bot/service/logs.py": {"threading.Thread"},
 }
 # Methods, which ruff does not know from others of that name. A TaskGroup's own create_task is the way to do it.

@@ -118,6 +118,8 @@ def test_a_limit_of_zero_is_none_and_a_fee_of_zero_is_one() -> None:
     market = market_of(bare(limits={"amount": none, "cost": none, "market": none}, taker=0, maker=0.0), TICK_SIZE)
     assert market == Market(BTC, Decimal("0.01"), Decimal("0.001"), taker=Decimal(0), maker=Decimal(0))
     assert {market.fee_rate(kind) for kind in OrderType} == {Decimal(0)}
+    rebate = market_of(bare(taker=0.001, maker="-0.0001"), TICK_SIZE)
+    assert (rebate.taker, rebate.maker) == (Decimal("0.001"), Decimal(0))
     silent = market_of(bare(taker=None), TICK_SIZE)
     assert {silent.fee_rate(kind) for kind in OrderType} == {UNKNOWN_FEE_RATE}
     taker, maker = (market_of(KRAKEN, TICK_SIZE).fee_rate(kind) for kind in (OrderType.MARKET, OrderType.LIMIT))
@@ -182,7 +184,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("limits", {"market": {"max": "1;2"}}, "limits.market.max must be a number, got '1;2'"),
     ("limits", {"cost": [5]}, "limits.cost.min must be in tables, got [5]"),
     ("taker", 1, "taker must be less than 1, got 1"),
-    ("taker", -0.001, "taker must not be negative, got -0.001"),
     ("maker", float("nan"), "maker must be a number, got nan"),
     ("maker", "free", "maker must be a number, got 'free'"),
     ("contractSize", 0, "contractSize must be above zero, got 0"),

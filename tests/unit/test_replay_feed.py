@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -289,6 +290,15 @@ class TestReplay:
             assert_same(await feed.poll(START_MS + 25_000, 2), part(everything, 30, 37, warmup=5))
             assert_same(await feed.poll(START_MS + 37_000, 100), part(everything, 37, 60))
             assert await feed.poll(START_MS + 60_000, 1) is None
+
+    async def test_history_waits_for_a_poll_of_its_symbol(self) -> None:
+        whole = tape()
+        whole.last[0, 10:30] = whole.bid[0, 10:30] = whole.ask[0, 10:30] = np.nan
+        for polls in (1, 7, POLLS):
+            async with replayed(replace(whole, warmup=10), symbols=SYMBOLS[:1]) as feed:
+                block = await feed.poll(START_MS, polls)
+                assert block is not None
+                assert (block.warmup, block.timestamp[10]) == (10, START_MS + 30 * INTERVAL_MS)
 
     async def test_some_of_the_symbols_in_another_order(self) -> None:
         recorded = tape()

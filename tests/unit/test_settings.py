@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from bot.settings import FeedSettings, Settings, SettingsError, load_settings, settings_with_origins
 from bot.settings.problems import Origin, Problem, showable
 from bot.settings.schema import schema_of
+from bot.settings.values import closest_symbol
 
 SHIPPED = Path(__file__).parents[2] / "config" / "paperloop.toml"
 
@@ -209,6 +210,13 @@ def test_the_strategies_of_the_design_page() -> None:
     assert (entry.name, entry.params) == ("sma_cross", {"fast": 5, "slow": 20})
 
 
+def test_live_prices() -> None:
+    feed = load("feed.kind=ccxt", "feed.ccxt.exchange=kraken", "feed.ccxt.jump_max=1").feed
+    assert (feed.kind, feed.ccxt.exchange, feed.ccxt.jump_max, feed.ccxt.frozen_after_s) == ("ccxt", "kraken", 1, 300)
+    assert load("feed.ccxt.frozen_after_s=0").feed.ccxt.frozen_after_s == 0
+    assert load(environ={"PAPERLOOP_FEED__CCXT__JUMP_MAX": "0.25"}).feed.ccxt.jump_max == 0.25
+
+
 # --- values
 
 
@@ -281,8 +289,8 @@ WRONG_VALUES = [
         '= "replayy" from --set: must be one of "simulated", "ccxt", "replay"; did you mean "replay"?',
     ),
     (
-        "feed.kind=ccxt",
-        '= "ccxt" from --set: live prices are not in this version, which has "simulated" and "replay"',
+        "feed.kind=Ccxt",
+        '= "Ccxt" from --set: must be one of "simulated", "ccxt", "replay"; did you mean "ccxt"?',
     ),
     ("feed.kind=replay ", '= "replay " from --set: must not begin or end with a space'),
     ("feed.symbols=BTC/USDT", '= "BTC/USDT" from --set: must be a list such as ["BTC/USDT", "ETH/USDT"]'),
@@ -330,6 +338,13 @@ WRONG_VALUES = [
     ("feed.ccxt.exchange=Binance US", 'must be the name ccxt uses, such as "binance"'),
     ("feed.ccxt.base_url=ftp://x", 'must be empty or an address such as "https://api.example.com"'),
     ("feed.ccxt.options=3", "= 3 from --set: must be a table such as {fast = 5, slow = 20}"),
+    ("feed.ccxt.jump_max=0", "= 0 from --set: must be between 0.001 and 1"),
+    ("feed.ccxt.jump_max=1.01", "= 1.01 from --set: must be between 0.001 and 1"),
+    ("feed.ccxt.jump_max=nan", "= NaN from --set: must be a number between 0.001 and 1"),
+    ('feed.ccxt.jump_max="10%"', '= "10%" from --set: must be a number between 0.001 and 1'),
+    ("feed.ccxt.frozen_after_s=-1", "= -1 from --set: must be between 0 and 604800 (seconds)"),
+    ("feed.ccxt.frozen_after_s=604801", "= 604801 from --set: must be between 0 and 604800 (seconds)"),
+    ("feed.ccxt.frozen_after_s=never", '= "never" from --set: must be a number between 0 and 604800 (seconds)'),
     ("execution.fee_rate=1", "= 1 from --set: must be at least 0 and less than 1"),
     ("execution.fee_rate=-0.001", "must be at least 0 and less than 1"),
     ("execution.fee_rate=0.0000000000000000001", "= 1E-19 from --set: must have at most 18 decimal places"),
@@ -436,7 +451,7 @@ def test_a_replay_needs_its_file() -> None:
 
 
 def test_only_the_value_in_force_is_judged(tmp_path: Path) -> None:
-    file = written(tmp_path, "[feed]\nkind = 'ccxt'")
+    file = written(tmp_path, "[feed]\nkind = 'kraken'")
     assert load("feed.kind=simulated", files=[file]).feed.kind == "simulated"
 
 
@@ -570,7 +585,7 @@ def test_nesting_from_the_command_line_is_bounded_too() -> None:
 
 
 def test_all_problems_of_all_sources_come_at_once_in_order(tmp_path: Path) -> None:
-    one = written(tmp_path, "[http]\nport = 0\n[feed]\nsymbol = 'x'\nkind = 'ccxt'", "1.toml")
+    one = written(tmp_path, "[http]\nport = 0\n[feed]\nsymbol = 'x'\nkind = 'kraken'", "1.toml")
     two = written(tmp_path, "x = ", "2.toml")
     lines = problems(
         "feed.poll_interval_s=0",
@@ -579,7 +594,7 @@ def test_all_problems_of_all_sources_come_at_once_in_order(tmp_path: Path) -> No
         environ={"PAPERLOOP_FEED__STALE_AFTER_S": "never", "PAPERLOOP_LOG__FORMAT": "xml"},
     )
     assert [line.partition(": ")[0] for line in lines] == [
-        f'feed.kind = "ccxt" in {one}',
+        f'feed.kind = "kraken" in {one}',
         f"feed.symbol in {one}",
         f"http.port = 0 in {one}",
         f"{two}, line 1, column 5",
@@ -663,3 +678,16 @@ def test_problems_sort_by_source_then_key() -> None:
         "b in a.toml: x",
         "a from --set: x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "meant"),
+    [
+        ("ETHH/USDT", "ETH/USDT"),
+        ("SOL/USDT", "SOL/USD"),
+        ("BTC/USD", "BTC/USDT"),
+        ("DOGE/USDT", None),
+    ],
+)
+def test_the_symbol_that_was_meant(symbol: str, meant: str | None) -> None:
+    assert closest_symbol(symbol, ("BTC/EUR", "BTC/USDT", "ETH/USDT", "SOL/USD", "SOL/USD:USD")) == meant
