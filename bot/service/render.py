@@ -175,6 +175,35 @@ def verify(document: Document) -> str:
     return page.text
 
 
+def downloaded(files: Sequence[Document]) -> str:
+    """A line a file, and below it what is not as one would have it."""
+    page = Page()
+    for file in files:
+        what = f"{file['symbol']} {file['timeframe']}: {file['rows']:,} candles ({file['added']:,} new)"
+        when = f", {file['from_datetime']} to {file['to_datetime']}" if file["rows"] else ""
+        count = file["gaps"]
+        gaps = f", {count} {'gap' if count == 1 else 'gaps'} ({file['candles_missing']:,} candles)" if count else ""
+        page.add(escape(f"{what}{when}{gaps or (', no gaps' if file['rows'] else '')}  {file['path']}"))
+        page.add(*[f"  the exchange has no candles from {first} to {end}" for first, end in file["first_gaps"]])
+        if count > len(file["first_gaps"]):
+            page.add(f"  and {count - len(file['first_gaps'])} more gaps")
+        page.add(*[f"  never downloaded: {first} to {end}" for first, end in file["not_downloaded"]])
+        page.add(*[f"  cannot be had: {first} to {end}" for first, end in file["not_to_be_had"]])
+        page.add(*[f"  {escape(note)}" for note in file["notes"]])
+        if file["problem"]:
+            page.add(f"  [bold red]ended early[/]: {escape(file['problem'])}; run it again to go on")
+    return page.text
+
+
+def doctor(document: Document) -> str:
+    page = Page()
+    words = {"ok": "ok     ", "warning": "[yellow]warning[/]", "failed": "[bold red]FAILED[/] "}
+    width = max(len(check["name"]) for check in document["checks"])
+    for check in document["checks"]:
+        page.add(f"{words[check['state']]}  {check['name']:<{width}}  {escape(check['text'])}")
+    return page.text
+
+
 def _difference(page: Page, difference: Document) -> RenderableType:
     """Both versions of a decision side by side; where they part is marked."""
     table = page.table("column", "ledger", "replay", "")
