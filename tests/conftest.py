@@ -11,15 +11,16 @@ settings.load_profile("deterministic")
 
 OPTIONS = {
     "--kills": (8, "how often the real daemon is killed"),
-    "--cuts": (400, "how many states a power cut could leave are looked at"),
+    "--cuts": (200, "how many states a power cut could leave are looked at"),
     "--io-every": (40, "every how many of a run's writes and fsyncs one is made to fail; 1: every single one"),
-    "--seeds": (4, "how many seeds are simulated"),
+    "--seeds": (3, "how many seeds are simulated"),
     "--seed": (None, "simulates this one seed only, to see a failure again"),
-    "--days": (1, "how many days the long simulation lasts"),
+    "--days": (0.25, "how many days the long simulation lasts"),
 }
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("reliability")
     for name, (default, text) in OPTIONS.items():
-        group.addoption(name, type=int, default=default, help=f"{text} (default: {default})", metavar="N")
+        kind = float if isinstance(default, float) else int
+        group.addoption(name, type=kind, default=default, help=f"{text} (default: {default})", metavar="N")

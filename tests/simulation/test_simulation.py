@@ -59,9 +59,9 @@ def test_hours_of_a_seed(seed: int) -> None:
     assert outcome.polls > 100
 
 
-def test_days(days: int, request: pytest.FixtureRequest) -> None:
+def test_days(days: float, request: pytest.FixtureRequest) -> None:
     seed = request.config.getoption("--seed") or 1
-    outcome = simulated(seed, days * DAY_S / 3600, CALMER, f" --days {days}")
+    outcome = simulated(seed, days * DAY_S / 3600, CALMER, f" --days {days:g}")
     assert outcome.polls > 5000 * days
     assert outcome.trades > 500 * days
 

@@ -129,7 +129,8 @@ class TestWhoIsNotSentPaysNothing:
                 async with asyncio.timeout(0.001):
                     await gate.pass_through(10)
         await gate.pass_through(1)
-        assert clock.monotonic() - begun < 0.5
+        # The five of them would have had to be waited for, ten seconds.
+        assert clock.monotonic() - begun < 5
 
     async def test_stopped_while_waiting(self, gate: Gate, clock: HandClock) -> None:
         await gate.pass_through(1)
@@ -143,9 +144,9 @@ class TestWhoIsNotSentPaysNothing:
 
     async def test_one_behind_another_keeps_its_turn(self) -> None:
         clock = SystemClock()
-        gate = Gate(clock, 0.05)
-        await gate.pass_through(1)
+        gate = Gate(clock, 0.2)
         begun = clock.monotonic()
+        await gate.pass_through(1)
         passed: list[float] = []
 
         async def give_up() -> None:
@@ -160,7 +161,8 @@ class TestWhoIsNotSentPaysNothing:
         async with asyncio.TaskGroup() as group:
             for job in (give_up(), wait(), wait()):
                 group.create_task(job)
-        assert passed[1] - passed[0] >= 0.049
+        assert passed[0] >= 0.4
+        assert passed[1] >= 0.6
 
 
 async def test_stop_ends_a_wait_at_once() -> None:
