@@ -236,10 +236,10 @@ def _same_file(one: str, other: str) -> bool:
 async def _check_source(settings: Settings, database: Database) -> None:
     """Raises SettingsError for a ledger whose last prices are somebody else's: a position that was bought at one
     market's prices and sold at another's makes a profit that nobody made."""
-    runs = [run for run in await RunRepository(database).all() if run[2] <= database.cursor.polls]
-    if not runs:
+    run = await RunRepository(database).of_poll(database.cursor.polls)
+    if run is None:
         return
-    feed = RunRepository.config_of(runs[-1])["settings"]["feed"]
+    feed = RunRepository.config_of(run)["settings"]["feed"]
     source = feed["ccxt"]["exchange"] if feed["kind"] == "ccxt" else feed["kind"]
     if source != _feed_name(settings):
         told = f"{database.path} has prices of {source}, and these would be of {_feed_name(settings)}"

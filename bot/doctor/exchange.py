@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +17,7 @@ from bot.exchange.client import Access, Client
 from bot.exchange.faults import ExchangeFault, Kind
 from bot.exchange.markets import market_of
 from bot.feeds.candles import ladder
-from bot.feeds.ccxt_ticker import AHEAD_MAX_MS, SYMBOLS_PER_REQUEST, clock_offset_ms, quote_of
+from bot.feeds.ccxt_ticker import AHEAD_MAX_MS, clock_offset_ms, quote_of
 from bot.feeds.screen import FROM_THE_FUTURE, REASONS, STALE, Quote, Screen
 from bot.ports import Clock
 from bot.settings import Settings
@@ -239,15 +238,11 @@ class _Examination:
         """One request, as in a poll."""
         tickers: dict[str, Any] = {}
         seconds, requests = 0.0, 0
-        kinds: defaultdict[object, list[str]] = defaultdict(list)
-        for symbol in symbols:
-            kinds[catalogue.markets[symbol].get("type"), catalogue.markets[symbol].get("linear")].append(symbol)
         try:
-            for kind in kinds.values():
-                for first in range(0, len(kind), SYMBOLS_PER_REQUEST):
-                    answer = await self._asked("fetch_tickers", kind[first : first + SYMBOLS_PER_REQUEST])
-                    seconds, requests = seconds + answer.seconds, requests + 1
-                    tickers |= answer.value if isinstance(answer.value, Mapping) else {}
+            for part in catalogue.requests(symbols):
+                answer = await self._asked("fetch_tickers", part)
+                seconds, requests = seconds + answer.seconds, requests + 1
+                tickers |= answer.value if isinstance(answer.value, Mapping) else {}
         except ExchangeFault as fault:
             return [self._broken("quotes", fault)]
         now_ms = self._clock.now_ms() + self._offset_ms

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 
 import orjson
 
-from bot.exchange.client import CLOSE_S, Access, made
-from bot.exchange.faults import ExchangeFault, Kind, kind_of, told
+from bot.exchange.client import CLOSE_S, Access, made, sorted_out
+from bot.exchange.faults import ExchangeFault, Kind, told
 from bot.exchange.gate import Gate
 from bot.exchange.lookups import Lookups
 
 LOAD_TIMEOUT_S = 60.0
+# An address with more symbols than this grows beyond what servers take.
+SYMBOLS_PER_REQUEST = 400
 _FORMAT = 1
 
 CcxtMarket = Mapping[str, Any]
@@ -37,6 +40,17 @@ class Catalogue:
         return tuple(
             symbol for symbol in symbols if symbol in self.markets and self.markets[symbol].get("active") is not False
         )
+
+    def requests(self, symbols: Sequence[str]) -> Iterator[list[str]]:
+        """The symbols of each request: one, unless the markets are of several kinds or there are very many."""
+        kinds: defaultdict[object, list[str]] = defaultdict(list)
+        for symbol in symbols:
+            market = self.markets[symbol]
+            # Spot, linear or inverse: an exchange has an address for each.
+            kinds[market.get("type"), market.get("linear")].append(symbol)
+        for kind in kinds.values():
+            for first in range(0, len(kind), SYMBOLS_PER_REQUEST):
+                yield kind[first : first + SYMBOLS_PER_REQUEST]
 
 
 class Loading:
@@ -85,10 +99,7 @@ async def _loaded(access: Access, gate: Gate) -> Catalogue:
     except ExchangeFault:
         raise
     except Exception as error:
-        kind = kind_of(error, exchange.http_status)
-        if kind is Kind.RATE_LIMIT and not gate.closed_s:
-            gate.limited(text=str(error))
-        raise ExchangeFault(kind, f"its markets: {told(error)}") from error
+        raise ExchangeFault(sorted_out(error, exchange), f"its markets: {told(error)}") from error
     finally:
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_S):

@@ -97,6 +97,14 @@ def made(access: Access, gate: Gate, turn: Callable[[float], Awaitable[None]]) -
     return exchange
 
 
+def sorted_out(error: Exception, exchange: Any) -> Kind:
+    """What an exception of a client means; one that asks for silence closes the gate, if its answer has not."""
+    kind = kind_of(error, exchange.http_status)
+    if kind is Kind.RATE_LIMIT and not exchange.gate.closed_s:
+        exchange.gate.limited(text=str(error))
+    return kind
+
+
 def _rebased(exchange: Any, base_url: str) -> Any:
     """Every address of the client with another host in front of its path."""
 
@@ -192,10 +200,7 @@ class Client:
         except ExchangeFault:
             raise
         except Exception as error:
-            kind = kind_of(error, self._exchange.http_status)
-            if kind is Kind.RATE_LIMIT and not self.gate.closed_s:
-                self.gate.limited(text=str(error))
-            raise self._fault(kind, told(error)) from error
+            raise self._fault(sorted_out(error, self._exchange), told(error)) from error
         self._failures, self._kind_in_a_row = 0, (None, 0)
         self.gate.answered()
         return answer

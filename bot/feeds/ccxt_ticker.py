@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from bot.feeds.screen import JUMP, UNCONFIRMED, Quote, Screen
 from bot.ports import Clock, FeedError, NotYet, Window
 from bot.timeframes import MINUTE_MS
 
-# An address with more symbols than this grows beyond what servers take.
-SYMBOLS_PER_REQUEST = 400
 OFFSET_EVERY_S = 3600.0
 OFFSET_AGAIN_S = 10.0
 OFFSET_TOLD_MS = 2000
@@ -180,22 +177,12 @@ class CcxtTickerFeed:
 
     async def _tickers(self, symbols: Sequence[str]) -> dict[str, Any]:
         answer: dict[str, Any] = {}
-        for part in self._requests(symbols):
+        for part in self._listing.requests(symbols):
             found = await self._client.call("fetch_tickers", part)
             if not isinstance(found, Mapping):
                 raise ExchangeFault(Kind.MALFORMED, f"fetch_tickers: {type(found).__name__}")
             answer |= found
         return answer
-
-    def _requests(self, symbols: Sequence[str]) -> Iterator[list[str]]:
-        """The symbols of each request: one, unless the markets are of several kinds or there are very many."""
-        kinds: defaultdict[object, list[str]] = defaultdict(list)
-        for symbol in symbols:
-            kinds[self._listing.kind_of(symbol)].append(symbol)
-        for kind in kinds.values():
-            rest = iter(kind)
-            while part := list(islice(rest, SYMBOLS_PER_REQUEST)):
-                yield part
 
     def _screened(self, levels: Mapping[str, float]) -> Screen:
         caution = self._caution

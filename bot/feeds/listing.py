@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -111,10 +111,9 @@ class Listing:
             raise FeedError("none of the symbols is traded on the exchange now", retry_s=NONE_TRADED_S)
         return symbols
 
-    def kind_of(self, symbol: str) -> tuple[object, object]:
-        """What one request can ask for together: spot, linear or inverse."""
-        market = self._catalogue.markets[symbol]
-        return market.get("type"), market.get("linear")
+    def requests(self, symbols: Sequence[str]) -> Iterator[list[str]]:
+        """The symbols of each request."""
+        return self._catalogue.requests(symbols)
 
     def doubt(self) -> None:
         """Something is wrong with a symbol: the list of markets says more, if it was not asked for just now."""

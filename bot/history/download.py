@@ -20,7 +20,7 @@ from bot.history.pages import Candles, Journal, candles_of
 from bot.history.ranges import Range, joined, without
 from bot.history.store import Contents, Series
 from bot.ports import Clock
-from bot.settings.values import closest
+from bot.settings.values import closest_symbol
 
 # Where ccxt does not say how many candles an answer holds: what no exchange exceeds by much.
 PAGE_ROWS = 500
@@ -113,7 +113,7 @@ class Downloader:
             raise HistoryError(f"{self._client.access.exchange}: {fault}", 1) from None
         for symbol in symbols:
             if symbol not in catalogue.markets:
-                near = closest(symbol, catalogue.listed)
+                near = closest_symbol(symbol, catalogue.listed)
                 hint = f"; did you mean {near}?" if near else ""
                 raise HistoryError(f'--symbol: {self._client.access.exchange} has no "{symbol}"{hint}')
         self._client.know(list(catalogue.markets.values()))

@@ -32,6 +32,11 @@ class RunRepository:
         rows = await self.database.fetch("SELECT * FROM runs ORDER BY id DESC LIMIT 1")
         return rows[0] if rows else None
 
+    async def of_poll(self, poll: int) -> Row | None:
+        """The start that a poll belongs to; None before the first one."""
+        rows = await self.database.fetch("SELECT * FROM runs WHERE first_poll <= ? ORDER BY id DESC LIMIT 1", (poll,))
+        return rows[0] if rows else None
+
     async def all(self) -> list[Row]:
         """Every start, the first one first."""
         return await self.database.fetch("SELECT * FROM runs ORDER BY id")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from queue import SimpleQueue
 
 from tests.exchange.faults import NAMES, Fault
 from tests.exchange.handle import KINDS, running_exchange
@@ -21,8 +22,10 @@ def main() -> None:
     parser.add_argument("--volatility", type=float, default=1.0)
     parser.add_argument("--fault", action="append", default=[], metavar="NAME", help=", ".join(sorted(NAMES)))
     given = parser.parse_args()
-    stop = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    # Not sigwait: a thread of a library, which does not block the signal, could get it and end the process.
+    stop: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: stop.put(number))
     with running_exchange(
         given.kind,
         port=given.port,
@@ -34,7 +37,7 @@ def main() -> None:
         exchange.plan([Fault(name) for name in given.fault])
         sys.stdout.write(f"{exchange.kind} with {given.symbols} markets on {exchange.url}\n")
         sys.stdout.flush()
-        signal.sigwait(stop)
+        stop.get()
 
 
 if __name__ == "__main__":
