@@ -15,10 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from bot import strategies
-from bot.domain import Account, Market, OrderType, quote_currency
+from bot.domain import Account, Market, quote_currency
 from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind, lookbacks_of
 from bot.exchange import library
-from bot.execution import MockExecutor, Terms
+from bot.execution import MockExecutor
+from bot.fills import Terms
 from bot.loop import Ledger, Pace, TradingLoop
 from bot.ports import Clock, Observer, PriceFeed, Strategy
 from bot.repositories import (
@@ -171,7 +172,7 @@ async def trading_loop(
     ledger = Ledger(database, signals, accounts, ticks, retention)
     return TradingLoop(
         feed,
-        Engine(plans, feed.markets, costs_of(terms, feed.markets)),
+        Engine(plans, feed.markets, terms.unit_costs(feed.markets)),
         executors,
         state,
         ledger,
@@ -179,12 +180,6 @@ async def trading_loop(
         pace,
         observer,
     )
-
-
-def costs_of(terms: Terms, markets: Mapping[str, Market]) -> dict[str, Decimal]:
-    """What a position of each symbol costs beyond its price, so that a fraction of 1 can be paid for."""
-    slippage = terms.slippage_bps / 10_000
-    return {symbol: terms.fee_rate_of(market, OrderType.MARKET) + slippage for symbol, market in markets.items()}
 
 
 def _decimals_of(market: Market) -> int:

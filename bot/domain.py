@@ -130,6 +130,11 @@ class Bars:
             self.volume[..., rows],
         )
 
+    def row(self, number: int) -> Bars:
+        """The bars of one of several symbols."""
+        columns = (self.timestamp, self.open, self.high, self.low, self.close, self.volume)
+        return Bars(*(column[number] for column in columns))
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

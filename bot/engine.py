@@ -358,45 +358,43 @@ def _targets(plan: Plan, window: _Window) -> FloatArray:
     if not fresh:
         return np.empty((len(window.times), 0))
     needed = fresh + strategy.lookback - 1
-    times, prices = window.times[:, -needed:], window.prices[..., -needed:]
+    bars = _bars(window.times[:, -needed:], window.prices[..., -needed:])
     if getattr(strategy, "batch", False):
         with suppress(*_ANYTHING):
-            found = np.asarray(strategy.targets(_bars(times, prices)), dtype=np.float64)
-            if found.shape == times.shape:
+            found = np.asarray(strategy.targets(bars), dtype=np.float64)
+            if found.shape == bars.close.shape:
                 return found[:, -fresh:]
-    return np.stack([_one_by_one(plan, times[row], prices[..., row, :], fresh) for row in range(len(times))])
+    return np.stack([targets_of(plan, bars.row(row), fresh) for row in range(len(window.times))])
 
 
-def _one_by_one(plan: Plan, times: IntArray, prices: FloatArray, fresh: int) -> FloatArray:
-    """Targets of one symbol from a strategy that is somebody else's code: it may raise or answer nonsense.
+def targets_of(plan: Plan, bars: Bars, fresh: int) -> FloatArray:
+    """Targets of one symbol's last ``fresh`` bars from a strategy that is somebody else's code: it may raise or answer
+    nonsense. What is missing of the bars is NaN at their head.
 
-    A strategy that raises is asked again for each tick by itself, so that only the ticks it fails on are held, and
-    the same ones whatever the size of the block.
+    A strategy that raises is asked again for each bar by itself, so that only the bars it fails on are held, and the
+    same ones whatever the size of the block.
     """
-    lookback = plan.strategy.lookback
-    closes = prices if prices.ndim == 1 else prices[CLOSE]
-    known = int(np.count_nonzero(closes == closes))
-    times, prices = times[len(times) - known :], prices[..., len(times) - known :]
+    lookback, length = plan.strategy.lookback, len(bars)
+    known = int(np.count_nonzero(bars.close == bars.close))
     answer = np.full(fresh, np.nan)
     usable = min(fresh, known - lookback + 1)
     if usable <= 0:
         return answer
     try:
-        answer[-usable:] = _asked(plan.strategy, times, prices, usable)
+        answer[-usable:] = _asked(plan.strategy, bars[length - known :], usable)
     except _ANYTHING as error:
         if usable == 1:
             plan.on_error(error)
             return answer
-        for row in range(known - usable, known):
-            window = slice(row - lookback + 1, row + 1)
-            answer[row - known] = _one_by_one(plan, times[window], prices[..., window], 1)[0]
+        for end in range(length - usable + 1, length + 1):
+            answer[end - length - 1] = targets_of(plan, bars[end - lookback : end], 1)[0]
     return answer
 
 
-def _asked(strategy: Strategy, times: IntArray, prices: FloatArray, usable: int) -> FloatArray:
-    found = np.asarray(strategy.targets(_bars(times, prices)), dtype=np.float64)
-    if found.shape != times.shape:
-        raise ValueError(f"targets has shape {found.shape} for {len(times)} bars")
+def _asked(strategy: Strategy, bars: Bars, usable: int) -> FloatArray:
+    found = np.asarray(strategy.targets(bars), dtype=np.float64)
+    if found.shape != bars.close.shape:
+        raise ValueError(f"targets has shape {found.shape} for {len(bars)} bars")
     return found[-usable:]
 
 

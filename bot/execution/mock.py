@@ -7,7 +7,6 @@ trades for one account of the loop's state, with fees and cash, and leaves the c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from functools import lru_cache
 from numbers import Integral, Real
@@ -19,7 +18,6 @@ from bot.domain import (
     DECIMALS_MAX,
     FLAT_BELOW,
     MONEY,
-    UNKNOWN_FEE_RATE,
     ZERO,
     Account,
     Market,
@@ -32,7 +30,8 @@ from bot.domain import (
     quote_currency,
     to_decimal,
 )
-from bot.execution.fills import simulated_price, touch_price
+from bot.execution.standard import simulated_price
+from bot.fills import Terms, settle, touch_price
 from bot.ports import Clock, OrderRefused
 from bot.repositories import AccountRepository, SignalRepository, TradeRepository
 from bot.repositories.books import STANDALONE
@@ -41,24 +40,6 @@ from bot.repositories.decisions import Decision, order_id
 # Looked up, because an enum's value is a computed property.
 _TEXT: dict[OrderSide | OrderType, str] = {member: member.value for kind in (OrderSide, OrderType) for member in kind}
 _LAST_DECIMAL = Decimal(1).scaleb(-DECIMALS_MAX)
-INSUFFICIENT_CASH = "insufficient_cash"
-INSUFFICIENT_MARGIN = "insufficient_margin"
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a venue takes: a fee as a rate of the cost, slippage in basis points of the quote.
-
-    A ``fee_rate`` of None is that of each market: its ``taker`` rate for market orders, ``maker`` for limit orders.
-    """
-
-    fee_rate: Decimal | None = ZERO
-    slippage_bps: Decimal = ZERO
-
-    def fee_rate_of(self, market: Market | None, order_type: OrderType) -> Decimal:
-        if self.fee_rate is not None:
-            return self.fee_rate
-        return UNKNOWN_FEE_RATE if market is None else market.fee_rate(order_type)
 
 
 class MockExecutor:
@@ -208,28 +189,12 @@ class MockExecutor:
     def _book(
         self, symbol: str, side: OrderSide, amount: Decimal, price: Decimal, cost: Decimal, fee: Decimal
     ) -> Decimal:
-        """Moves position and cash and returns the realised profit; raises OrderRefused and moves nothing.
-
-        Shorts are covered one to one: what they brought in, and as much again of the account's own money, cannot be
-        spent.
-        """
-        account = self._account
-        position = account.position(symbol)
         if self._alone:
-            return position.apply_fill(side, amount, price)
-        held, basis = position.quantity, position.basis
-        before = (held, basis, position.total_buys, position.total_sells)
-        pnl = position.apply_fill(side, amount, price)
-        cash = account.cash + (-cost if side is OrderSide.BUY else cost) - fee
-        short_basis = account.short_basis
-        if basis < 0 or position.basis < 0:
-            short_basis += min(basis, ZERO) - min(position.basis, ZERO)
-        if cash < 2 * short_basis and _opens(held, position.quantity):
-            short = position.quantity < 0
-            position.quantity, position.basis, position.total_buys, position.total_sells = before
-            raise OrderRefused(INSUFFICIENT_MARGIN if short else INSUFFICIENT_CASH)
-        account.cash, account.short_basis = cash, short_basis
-        return pnl
+            return self._account.position(symbol).apply_fill(side, amount, price)
+        outcome = settle(self._account, symbol, side, amount, price, cost, fee)
+        if isinstance(outcome, str):
+            raise OrderRefused(outcome)
+        return outcome
 
     def _ccxt_order(
         self, row: Decision, price: float, amount: float, cost: float, paid: dict[str, Any], pnl: float
@@ -270,12 +235,6 @@ class MockExecutor:
             "trades": [trade],
             "info": {"trade_db_id": identity, "simulated": True, "account": account, "pnl": pnl},
         }
-
-
-def _opens(held: Decimal, after: Decimal) -> bool:
-    """Whether a fill makes a position larger or turns it round. One that only makes it smaller is always taken, so
-    that nobody is locked into a loss."""
-    return after != 0 and (not held or (after > 0) is not (held > 0) or abs(after) > abs(held))
 
 
 def _check_symbol(symbol: str) -> None:

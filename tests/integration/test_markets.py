@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bot import engine, proof
+from bot import engine, fills, proof
 from bot.clock import VirtualClock
 from bot.compose import plans_of, recorded_config, recorded_markets, recorded_settings, trading_loop
 from bot.domain import MONEY, Block, Market
-from bot.execution import mock
 from bot.feeds import ArrayFeed
 from bot.loop import Pace
 from bot.repositories import RunRepository, TickRepository, open_database
@@ -177,4 +176,4 @@ def test_what_is_recorded_is_read_back() -> None:
 
 def test_every_reason_is_explained() -> None:
     words = {value for name, value in vars(engine).items() if name.isupper() and type(value) is str}
-    assert words | {mock.INSUFFICIENT_CASH, mock.INSUFFICIENT_MARGIN} == set(REASONS)
+    assert words | {fills.INSUFFICIENT_CASH, fills.INSUFFICIENT_MARGIN} == set(REASONS)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bot.domain import MONEY, Account, OrderSide, Signal
-from bot.execution.fills import touch_price
+from bot.fills import touch_price
 from bot.repositories.decisions import order_id
 
 PRICE_STEP = Decimal("0.01")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bot.compose import costs_of
 from bot.domain import Account
 from bot.engine import Engine, LoopState, Plan
 from bot.execution import MockExecutor, Terms
@@ -58,6 +57,6 @@ class Parts:
             )
             for account in state.accounts.values()
         }
-        costs = costs_of(terms, feed.markets)
+        costs = terms.unit_costs(feed.markets)
         engine, ledger = self.engine(plans, feed.markets, costs), Ledger(database, signals, accounts, ticks)
         return self.loop(feed, engine, executors, state, ledger, clock, pace, observer)

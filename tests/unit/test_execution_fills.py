@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.domain import MONEY, OrderSide
-from bot.execution.fills import simulated_price, touch_price
+from bot.execution.standard import simulated_price
+from bot.fills import touch_price
 
 BUY, SELL = OrderSide.BUY, OrderSide.SELL
 CENT = Decimal("0.01")
