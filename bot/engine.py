@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from bot.bars import CLOSE, HIGH, LOW, OPEN, Candles, Lookback
-from bot.domain import ZERO, Account, Bars, Block, FloatArray, IntArray, Market, OrderSide, Signal, to_decimal
+from bot.domain import ZERO, Account, Bars, Block, FloatArray, IntArray, Market, OrderSide, Prices, Signal, to_decimal
 from bot.ports import Strategy
 from bot.timeframes import Timeframe
 
@@ -123,6 +123,12 @@ class Decision:
     polls: int
     candles: tuple[Candles, ...]
     newest_ms: int
+
+
+class Moments(Protocol):
+    """What every symbol was last seen at, at each poll."""
+
+    def at(self, poll: int, /) -> Prices: ...
 
 
 @dataclass(slots=True)
@@ -237,7 +243,7 @@ class Engine:
         )
         return list(map(Signal._make, rows))
 
-    def order_for(self, signal: Signal, account: Account, marks: Marks) -> OrderRequest | str:
+    def order_for(self, signal: Signal, account: Account, marks: Moments) -> OrderRequest | str:
         """The order that takes the account to the signal's target, or the reason why there is none."""
         market = self._markets[signal.symbol]
         held = account.position(signal.symbol).quantity
@@ -252,7 +258,7 @@ class Engine:
         side = _BUY if change > 0 else _SELL
         return _refusal(market, quantity, signal.ask if side is _BUY else signal.bid) or OrderRequest(side, quantity)
 
-    def _wanted(self, signal: Signal, account: Account, market: Market, marks: Marks) -> Decimal | str:
+    def _wanted(self, signal: Signal, account: Account, market: Market, marks: Moments) -> Decimal | str:
         """The signed quantity that the target means, in whole steps of the market."""
         target = signal.target
         if not -1 <= target <= 1:
@@ -376,13 +382,17 @@ def targets_of(plan: Plan, bars: Bars, fresh: int) -> FloatArray:
     """
     lookback, length = plan.strategy.lookback, len(bars)
     known = int(np.count_nonzero(bars.close == bars.close))
-    answer = np.full(fresh, np.nan)
     usable = min(fresh, known - lookback + 1)
+    answer = np.empty(0) if usable == fresh else np.full(fresh, np.nan)
     if usable <= 0:
         return answer
     try:
-        answer[-usable:] = _asked(plan.strategy, bars[length - known :], usable)
+        found = _asked(plan.strategy, bars[length - known :], usable)
+        if usable == fresh:
+            return found
+        answer[-usable:] = found
     except _ANYTHING as error:
+        answer = np.full(fresh, np.nan)
         if usable == 1:
             plan.on_error(error)
             return answer
