@@ -19,7 +19,7 @@ from bot.domain import Bars, FloatArray, IntArray, Market
 from bot.timeframes import Timeframe
 
 BoolArray = npt.NDArray[np.bool_]
-NEXT_OPEN, CLOSE = FILLS = ("next_open", "close")
+NEXT_OPEN, CLOSE = FILLS = "next_open", "close"
 
 
 class Quotes(NamedTuple):
