@@ -18,6 +18,8 @@ def main() -> None:
         return
     _open_missing_streams()
     stop = StopSignals()
+    # Before numpy is imported: its linear algebra would start a thread for every processor, and nothing here uses it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from bot.cli import run_command
 
     run_command(sys.argv[1:], stop)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
+
+from tests.integration.daemon import NEW_PROCESSES
 
 # The same examples everywhere and every time: a test that fails on one machine fails on all.
 settings.register_profile("deterministic", derandomize=True, deadline=None)
@@ -12,6 +16,7 @@ settings.load_profile("deterministic")
 OPTIONS = {
     "--kills": (8, "how often the real daemon is killed"),
     "--cuts": (200, "how many states a power cut could leave are looked at"),
+    "--flips": (50, "how many bits in the rows of a ledger are flipped, one at a time"),
     "--io-every": (40, "every how many of a run's writes and fsyncs one is made to fail; 1: every single one"),
     "--seeds": (3, "how many seeds are simulated"),
     "--seed": (None, "simulates this one seed only, to see a failure again"),
@@ -24,3 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, (default, text) in OPTIONS.items():
         kind = float if isinstance(default, float) else int
         group.addoption(name, type=kind, default=default, help=f"{text} (default: {default})", metavar="N")
+    group.addoption("--new-processes", action="store_true", help="each command is a new process, no fork of a warm one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--new-processes"):
+        os.environ[NEW_PROCESSES] = "1"

@@ -45,7 +45,7 @@ class Database:
 
     def __init__(self, path: Path, worker: Worker, standing: Standing, handle: int | None = None) -> None:
         """``handle`` is one of the file, which a writer has."""
-        self.path, self._handle = path, handle
+        self.path = path
         self.cursor = Cursor(*standing.counts)
         self.decisions: list[Any] = []
         # Ticks as they go onto the tape, for its hash.
@@ -56,7 +56,7 @@ class Database:
         self._owner: asyncio.Task[Any] | None = None
         self._standing = standing
         self._worker = worker
-        self._files = _Files(path)
+        self._files = _Files(path, handle)
         # What the last write came to: one that waits for room, or a disk that is not to be written to any more.
         self._storage: StorageFull | StorageFailed | None = None
         self._buffers: dict[Insert, list[Any]] = {}
@@ -159,7 +159,7 @@ class Database:
         except LedgerTouched:
             # Another program has put the log back into the file, say: what counts is what it says now. But a copy that
             # was made for keeping is not in WAL mode: somebody wants to go on with that one.
-            if self._handle is not None and os.pread(self._handle, 2, WAL_MODE_AT) == WAL_MODE:
+            if self._files.in_wal_mode:
                 with suppress(LedgerError):
                     found = _judged(self.path, thorough=True)
                     if found is not None and found.row() == self._standing.row():
@@ -340,23 +340,39 @@ class _Files:
     """The ledger's files as this process left them. SQLite would go on writing into one that has no name any more, and
     over one that somebody has copied a backup into, and call it success."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._log = path, connect.log_path(path)
-        self.left()
+    def __init__(self, path: Path, handle: int | None) -> None:
+        self._path, self._log, self._handle = path, connect.log_path(path), handle
+        self._found = self._now()
 
     def left(self) -> None:
-        """After a transaction of this process: nobody else writes to them until its next one."""
-        self._found = self._now()
+        """After a transaction of this process: nobody else writes to them until its next one. What somebody did during
+        the transaction is not taken for its work: the next check finds it."""
+        now = self._now()
+        if self.in_wal_mode and all(map(_is_still, self._found, now)):
+            self._found = now
+
+    @property
+    def in_wal_mode(self) -> bool:
+        """As SQLite set the file, and not as a copy is that was made for keeping."""
+        try:
+            return self._handle is not None and os.pread(self._handle, 2, WAL_MODE_AT) == WAL_MODE
+        except OSError:
+            return False
 
     def check(self) -> None:
         for path, found, now in zip((self._path, self._log), self._found, self._now(), strict=True):
             if found != now:
-                if found and now and found[:2] == now[:2]:
+                if found and _is_still(found, now):
                     raise LedgerTouched(f"{path} was changed by another program while it was in use")
                 raise LedgerTaken(f"{path} was removed or replaced while it was in use")
 
     def _now(self) -> tuple[tuple[int, ...] | None, ...]:
         return _identity(self._path, content=True), _identity(self._log)
+
+
+def _is_still(before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> bool:
+    """Whether it is the same file, or one that there was not yet."""
+    return before is None or (now is not None and now[:2] == before[:2])
 
 
 def _identity(path: Path, *, content: bool = False) -> tuple[int, ...] | None:

@@ -21,8 +21,9 @@ _SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup, id FROM ti
 _SELECT_THESE = f"{_SELECT} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - a constant
 PRICE_DECIMALS_MAX = 15
 ID = 7
-# How many rows are read, or cells of a block made, at once.
+# How many rows are read, or cells of a block made, at once; and of how many for each symbol bars are first looked for.
 AT_ONCE = 65_536
+FIRST_OF_A_SYMBOL = 2_048
 
 
 class TickRepository:
@@ -138,8 +139,8 @@ class TickRepository:
         return _blocks(_matrix(sorted(rows.values(), key=itemgetter(ID))), symbols, known)
 
     async def _made_of(self, symbols: tuple[str, ...], lookbacks: Sequence[Lookback], end: int) -> list[IntArray]:
-        """For each symbol the ticks before ``end`` that its last bars can be made of. Read backwards, in bounded
-        memory, until every symbol has them all."""
+        """For each symbol the ticks before ``end`` that its last bars can be made of. Read backwards in growing parts,
+        in bounded memory, until every symbol has them all."""
         known = await self.symbols()
         firsts: dict[int, int] = dict(await self._database.fetch("SELECT id, first_tick FROM symbols"))
         place_of, scale_of = np.zeros(max(known) + 1, np.int64), np.ones(max(known) + 1)
@@ -150,13 +151,16 @@ class TickRepository:
                 ids_of[symbols.index(symbol)].append(number)
         made = [_Made.empty() for _ in symbols]
         first_of = {place: min(firsts[number] for number in ids) for place, ids in enumerate(ids_of) if ids}
+        limit = FIRST_OF_A_SYMBOL * len(symbols)
         while first_of := {place: first for place, first in first_of.items() if first < end}:
             ids = [number for place in first_of for number in ids_of[place]]
             query = (
                 "SELECT symbol_id, timestamp, last, id FROM ticks WHERE id >= ? AND id < ? AND symbol_id IN"  # noqa: S608
-                f" ({', '.join('?' * len(ids))}) ORDER BY id DESC LIMIT {AT_ONCE}"
+                f" ({', '.join('?' * len(ids))}) ORDER BY id DESC LIMIT ?"
             )
-            found = await self._database.fetch(query, (min(first_of.values()), end, *ids))
+            limit = min(limit, AT_ONCE)
+            found = await self._database.fetch(query, (min(first_of.values()), end, *ids, limit))
+            limit *= 2
             if not found:
                 break
             rows = np.fromiter(chain.from_iterable(found), np.int64, len(found) * 4).reshape(-1, 4)[::-1]

@@ -116,7 +116,8 @@ def latency(folder: Path, scale: float) -> list[Line]:
     )
     lines = []
     for number, (name, symbols, strategies, count, bar) in enumerate(cases):
-        ours, bare = asyncio.run(_latency(folder / f"latency{number}.db", symbols, strategies, count))
+        path, settled = folder / f"latency{number}.db", max(50, int(400 * min(scale, 1)))
+        ours, bare = asyncio.run(_latency(path, symbols, strategies, count, settled))
         p50, p99 = _quantile(ours, 0.5), _quantile(ours, 0.99)
         reference = _quantile(bare, 0.5)
         figure = f"p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms"
@@ -125,13 +126,14 @@ def latency(folder: Path, scale: float) -> list[Line]:
 
 
 async def _latency(
-    path: Path, symbols: int, strategies: Sequence[Strategy], steps: int
+    path: Path, symbols: int, strategies: Sequence[Strategy], steps: int, settled: int
 ) -> tuple[list[float], list[float]]:
-    block = tape(symbols, steps + 400)
+    """``settled`` steps are not measured: they fill the windows."""
+    block = tape(symbols, settled + steps)
     ours, bare = [], []
     async with loop_over(block, strategies, path, one_by_one=True, record=True) as (loop, database):
         feed = loop._feed
-        for _ in range(400):
+        for _ in range(settled):
             await _step(loop, feed, int(database.cursor.timestamp))
         before = database.cursor.trades
         for _ in range(steps):

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import ccxt.async_support as ccxt
 
-TIMEOUT_MS = 500
+# Longer than a busy machine takes for an answer, and not so long for who is to wait in vain.
+TIMEOUT_MS, IMPATIENT_MS = 10_000, 500
 
 
 @asynccontextmanager

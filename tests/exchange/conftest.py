@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.exchange.clients import ccxt_client
+from tests.exchange.clients import TIMEOUT_MS, ccxt_client
 from tests.exchange.handle import running_exchange
 from tests.exchange.pair import KINDS, NOW_MS, Hand, Pair
 
@@ -25,6 +25,7 @@ async def opened(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
 @pytest.fixture
 def pair(opened: Pair) -> Iterator[Pair]:
     opened.hand.ms = NOW_MS
+    opened.client.timeout = TIMEOUT_MS
     opened.exchange.forget()
     yield opened
     opened.exchange.clear()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.exchange.clients import of_ticker, of_tickers, outcome
+from tests.exchange.clients import IMPATIENT_MS, of_ticker, of_tickers, outcome
 from tests.exchange.faults import BODIES, BOOKS, MARKETS, NAMES, REFUSALS, SERVER, VALUES
 from tests.exchange.pair import BTC, ETH, KINDS, NOW_MS, Pair
 
@@ -56,6 +56,8 @@ async def test_every_fault_has_a_test() -> None:
 async def test_what_the_client_makes_of_an_answer(mended: Pair, name: str) -> None:
     client, exchange = mended.client, mended.exchange
     exchange.fault(name, symbols=[BTC] if name in MARKETS else (), delay_s=0.05 if name == "slow" else None)
+    if name in {"hang", "slow_body"}:
+        client.timeout = IMPATIENT_MS
     found = [
         await outcome(client.fetch_ticker(BTC), of_ticker),
         await outcome(client.fetch_tickers([BTC, ETH]), of_tickers),

@@ -49,12 +49,12 @@ async def test_a_stopped_exchange_refuses_and_comes_back_on_its_port(pair: Pair)
 async def test_a_hang_ends_when_the_server_stops(pair: Pair) -> None:
     exchange = pair.exchange
     exchange.fault("hang")
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         call = tasks.create_task(outcome(pair.client.fetch_time(), str))
         while not exchange.requests("time"):
             await pause(0.01, asyncio.Event())
         begun = exchange.monotonic()
         exchange.stop()
-        assert exchange.monotonic() - begun < 2
+        assert exchange.monotonic() - begun < 5
     assert call.result() in {"ExchangeNotAvailable", "RequestTimeout"}
     exchange.start()

@@ -18,7 +18,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from bot.clock import SystemClock
+from tests.integration.forks import forked
 
+# Set by the option --new-processes: no forks.
+NEW_PROCESSES = "NEW_PROCESSES"
 MAIN = Path(__file__).resolve().parents[2] / "main.py"
 WAIT_S_MAX = 30.0
 POLL_S = 0.01
@@ -135,6 +138,9 @@ def _clean(folder: Path, more: Mapping[str, str]) -> dict[str, str]:
 
 
 def paperloop(*arguments: str, folder: Path, environment: Mapping[str, str] | None = None) -> Result:
+    """A command that ends by itself: in a fork, unless it is given what a start may look at."""
+    if environment is None and not os.environ.get(NEW_PROCESSES):
+        return Result(*forked(arguments, folder, _clean(folder, {}), WAIT_S_MAX))
     with Daemon(*arguments, folder=folder, environment=environment) as process:
         return process.finish()
 
@@ -154,6 +160,14 @@ def rows(ledger: Path, query: str) -> list[tuple[Any, ...]]:
     """What the file holds, read beside a running daemon."""
     with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         return connection.execute(query).fetchall()
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open; not any more, if it has ended."""
+    try:
+        return any(os.readlink(handle) == str(path) for handle in Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:
+        return False
 
 
 def polls_in(ledger: Path) -> int:

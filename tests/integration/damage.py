@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, Self
 
 import numpy as np
 
-from tests.integration.daemon import MAIN, Result, rows
+from tests.integration.daemon import rows
 
 PAGE = 4096
 _TABLE_LEAF, _INDEX_LEAF, _TABLE_INTERIOR, _INDEX_INTERIOR = 0x0D, 0x0A, 0x05, 0x02
@@ -105,62 +100,3 @@ def with_bit_flipped(content: bytes, place: int, bit: int) -> bytes:
     flipped = bytearray(content)
     flipped[place] ^= 1 << bit
     return bytes(flipped)
-
-
-_FORKING = """
-import gc, json, os, sys, warnings
-sys.path.insert(0, sys.argv[3])
-warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: numpy has some, and they are idle
-import bot.app, bot.cli, bot.feeds, bot.strategies, bot.service.render
-from bot.service.stop import StopSignals
-gc.freeze()  # or each process would copy all of this to look through it
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        os.dup2(int(sys.argv[1]), 2)
-        os.dup2(int(sys.argv[2]), 1)
-        bot.cli.run_command(json.loads(line), StopSignals())
-        sys.exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class Forks:
-    """The real command hundreds of times, each in a process of its own that need not import it again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._err, self._out = TemporaryFile("w+b"), TemporaryFile("w+b")  # noqa: SIM115 - closed with the process
-        handles = (self._err.fileno(), self._out.fileno())
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _FORKING, *map(str, handles), str(MAIN.parent)],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=handles,
-            text=True,
-        )
-
-    def run(self, *arguments: str) -> Result:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        for file in (self._err, self._out):
-            file.seek(0)
-            file.truncate()
-        stdin.write(json.dumps(arguments) + "\n")
-        stdin.flush()
-        return Result(int(stdout.readline()), _text(self._out), _text(self._err))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._err.close()
-        self._out.close()
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode()

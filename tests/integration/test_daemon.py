@@ -39,7 +39,8 @@ SYMBOLS = tuple(f"{base}/USDT" for base in ("BTC", "ETH", *(letter * 3 for lette
 POLLS = 16_000
 # 16 symbols: a block is 4,096 polls, so a run of this length commits four times.
 BLOCK = 65_536 // len(SYMBOLS)
-STOP_S_MAX = 2.0
+# Far from what it takes, which is some hundredths: the machine may be busy.
+STOP_S_MAX = 10.0
 SUMMARY = ["reason", "ledger", "polls", "ticks", "signals", "trades", "equity", "digest"]
 PIPE_BYTES_MIN = 4096
 
@@ -237,8 +238,8 @@ class TestLog:
                 daemon.wait_until(lambda: polls_in(ledger) > 100, "polls beside a stalled log")
                 assert trades_in(ledger) * 200 > PIPE_BYTES_MIN
                 asked = monotonic()
-                result = daemon.stop(timeout_s=6)
-                assert monotonic() - asked < STOP_S_MAX + 1
+                result = daemon.stop()
+                assert monotonic() - asked < STOP_S_MAX
         finally:
             os.close(reader)
             os.close(writer)

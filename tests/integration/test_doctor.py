@@ -17,7 +17,7 @@ from tests.integration.daemon import Daemon, Result, paperloop, polls_in, settin
 
 EXCHANGE = ["ccxt", "reachable", "status", "clock", "markets", "symbol", "symbol", "quotes", "poll interval", "candles"]
 MACHINE = ["configuration", "python", "sqlite", "ledger path", "rights", "disk", "ledger"]
-WORST_S = 20.0
+WORST_S = 25.0
 
 monotonic = SystemClock().monotonic
 

@@ -190,8 +190,10 @@ class TestInterrupted:
         journal = tmp_path / "data" / "history" / "binance" / "BTC_USDT-1m.pages"
         words = ("--timerange", "20250101-20250109")
         with running_exchange() as exchange:
-            exchange.fault("slow", endpoints=["klines"], delay_s=0.15)
-            for pages in (1, 4):
+            for pages, new in ((1, 1), (4, 3)):
+                # It cannot be done before it is killed: the page after these never comes.
+                exchange.clear()
+                exchange.fault("hang", endpoints=["klines"], first_request=new)
                 with Daemon(*arguments(exchange, *words), folder=tmp_path) as process:
                     process.wait_until(partial(_holds, journal, pages * 48_000), "pages")
                     process.send(SIGKILL)

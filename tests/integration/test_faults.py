@@ -35,6 +35,7 @@ from tests.integration.daemon import (
     polls_in,
     rows,
     settings,
+    together,
     wait_until,
 )
 from tests.integration.disks import (
@@ -54,12 +55,12 @@ HASTY = '[{name="sma_cross", params={fast=1, slow=2}, equity_fraction=0.2}]'
 INTERVAL_S = 0.02
 OUTAGE_S = 0.8
 # A ledger that was taken away is noticed at the next commit; the rest is for a busy machine.
-NOTICED_S_MAX = 5.0
+NOTICED_S_MAX = 15.0
 # SQLite waits two seconds for a lock, and so does a stop that comes meanwhile.
-STOP_S_MAX = 5.0
+STOP_S_MAX = 15.0
 FULL = "disk is full|No space left"
 PAUSED, RESUMED = "cannot write the ledger", "trading again"
-FLIPS, FLIPPED_POLLS = 200, 80
+FLIPPED_POLLS = 80
 TABLES = ("ticks", "signals", "orders", "trades", "accounts", "positions", "cursor", "symbols")
 
 
@@ -102,7 +103,7 @@ class Trader:
         self.trades_on()
 
     def waits_for(self, condition: Callable[[], bool], what: str) -> None:
-        wait_until(lambda: self._daemon.ended or condition(), what, 15)
+        wait_until(lambda: self._daemon.ended or condition(), what)
         assert condition(), f"{what}: it ended before with {self.finish()}"
 
     def finish(self, timeout_s: float = 15) -> Result:
@@ -238,8 +239,9 @@ class TestReadOnly:
     def test_a_disk_that_becomes_read_only(self, tmp_path: Path) -> None:
         image = tmp_path / "image"
         with journalled_disk(image, tmp_path / "disk") as disk, trading(disk / "ledger.db", tmp_path) as trader:
+            reported = said(trader.log)
             abort(disk)
-            wait_until(lambda: trader.ended or bool(trader.told(PAUSED)), PAUSED, 15)
+            wait_until(lambda: trader.ended or bool(trader.told(PAUSED)), PAUSED)
             if trader.ended:
                 # It hit a flush, after which nobody may write any more.
                 ended(trader.finish(), 74, "SQLITE_IOERR_FSYNC")
@@ -248,7 +250,10 @@ class TestReadOnly:
                 stopped(trader.stop())
         with journalled_disk(image, tmp_path / "disk"):
             stopped(paperloop(*live(trader.ledger), "--polls", "3", folder=tmp_path))
-            in_order(trader)
+            # Now and then ext4 calls the one fsync a success that the abort overtakes: of that nobody can know.
+            assert unkept(trader.ledger, reported) == []
+            assert audited(trader.ledger)["ok"]
+            assert verified(trader.ledger)
 
     def test_files_that_cannot_be_written_for_a_while(self, tmp_path: Path) -> None:
         disk = journalled_disk(tmp_path / "image", tmp_path / "disk")
@@ -358,7 +363,7 @@ class TestNeighbours:
                 reader.execute("SELECT count(*) FROM cursor").fetchall()
                 daemon.wait_until(lambda: wal.stat().st_size > 24 * 2**20, "a log that grows")
                 reader.execute("ROLLBACK")
-            wait_until(lambda: wal.stat().st_size < 12 * 2**20, "a log that shrinks", 5)
+            wait_until(lambda: wal.stat().st_size < 12 * 2**20, "a log that shrinks")
             stopped(daemon.stop())
         assert not wal.exists()
         assert audited(ledger)["ok"]
@@ -533,14 +538,13 @@ def starts(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[
     (folder / "killed").mkdir()
     leave_log(folder / "killed", recorded)
     done = {}
-    with damage.Forks(folder) as forks:
-        for name, start in STARTS.items():
-            ledger = folder / f"at-{name}" / "ledger.db"
-            ledger.parent.mkdir()
-            shutil.copyfile(recorded, ledger)
-            start.damage(ledger)
-            before = ledger.read_bytes()
-            done[name] = (ledger, before, forks.run(*live(ledger), "--polls", "1"))
+    for name, start in STARTS.items():
+        ledger = folder / f"at-{name}" / "ledger.db"
+        ledger.parent.mkdir()
+        shutil.copyfile(recorded, ledger)
+        start.damage(ledger)
+        before = ledger.read_bytes()
+        done[name] = (ledger, before, paperloop(*live(ledger), "--polls", "1", folder=folder))
     return done
 
 
@@ -590,21 +594,16 @@ def flips(original: Path, folder: Path, count: int) -> Iterator[Flip]:
             yield Flip(table, place, bit, ledger)
 
 
-def test_a_bit_that_flips_in_a_row(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_a_bit_that_flips_in_a_row(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """What a start does not notice, audit or verify does; what it notices it says in one line, and never fails in any
     other way."""
     original = tmp_path / "original.db"
     stopped(paperloop(*at_speed(original, FLIPPED_POLLS), folder=tmp_path))
-    done = list(flips(original, tmp_path, FLIPS))
-
-    def started(part: list[Flip]) -> list[Result]:
-        with damage.Forks(tmp_path) as forks:
-            return [forks.run("run", *at_speed(flip.ledger, FLIPPED_POLLS)) for flip in part]
-
-    with ThreadPoolExecutor(2) as pool:
-        halves = list(pool.map(started, (done[::2], done[1::2])))
+    done = list(flips(original, tmp_path, pytestconfig.getoption("--flips")))
+    results = together([["run", *at_speed(flip.ledger, FLIPPED_POLLS)] for flip in done], tmp_path)
     found, later, bad = Counter[str](), Counter[str](), {}
-    for flip, result in zip(done[::2] + done[1::2], halves[0] + halves[1], strict=True):
+    for flip, result in zip(done, results, strict=True):
         if result.code == 65 and "Traceback" not in result.err and len(last_words(result)) == 1:
             found[flip.table] += 1
         elif result.code or "Traceback" in result.err:
@@ -617,7 +616,7 @@ def test_a_bit_that_flips_in_a_row(tmp_path: Path) -> None:
     counted = ", ".join(f"{found[table]} of {tried[table]} in {table}" for table in TABLES)
     sys.stdout.write(f"found at the start: {found.total()} of {tried.total()} ({counted})\n")
     assert bad == {}
-    assert found.total() + later.total() == FLIPS
+    assert found.total() + later.total() == len(done)
 
 
 def everything(ledger: Path) -> object:
@@ -643,8 +642,7 @@ def test_a_start_that_is_called_off_leaves_nothing_half_made(tmp_path: Path) -> 
             assert result.code in {0, -SIGTERM}, result
             assert "Traceback" not in result.err
             assert last_words(result) == []
-    with damage.Forks(tmp_path) as forks:
-        for ledger in ledgers:
-            stopped(forks.run(*live(ledger), "--polls", "2"))
-            assert audited(ledger)["ok"]
-            assert rows(ledger, "SELECT count(DISTINCT poll) FROM ticks") == [(polls_in(ledger),)]
+    for ledger in ledgers:
+        stopped(paperloop(*live(ledger), "--polls", "2", folder=tmp_path))
+        assert audited(ledger)["ok"]
+        assert rows(ledger, "SELECT count(DISTINCT poll) FROM ticks") == [(polls_in(ledger),)]

@@ -41,7 +41,7 @@ from bot.repositories import (
     lock_owner,
     open_database,
 )
-from bot.repositories.errors import ForeignFile, SchemaNewer
+from bot.repositories.errors import ForeignFile, LedgerTaken, SchemaNewer
 from bot.repositories.ticks import block_of
 from bot.strategies import build
 
@@ -368,6 +368,28 @@ async def test_rows_that_were_tampered_with_are_noticed(tmp_path: Path) -> None:
         assert isinstance(error, LedgerError)
         assert error.exit_code == 65
         path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "overwritten"])
+async def test_a_ledger_that_is_taken_away_during_a_transaction(tmp_path: Path, how: str) -> None:
+    """What came while it was written to is not taken for what the writer left."""
+    ledger, backup = tmp_path / "ledger.db", tmp_path / "backup.db"
+    async with open_database(ledger) as database:
+        await database.fetch(f"VACUUM INTO '{backup}'")
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE cursor SET polls = polls")
+            if how == "removed":
+                ledger.unlink()
+            elif how == "replaced":
+                backup.replace(ledger)
+            else:
+                ledger.write_bytes(backup.read_bytes())
+
+        await database.change(work)
+        for _ in range(2):
+            with pytest.raises(LedgerTaken):
+                await database.change(lambda _: None)
 
 
 async def test_a_truncated_ledger_is_damaged(tmp_path: Path) -> None:

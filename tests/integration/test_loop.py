@@ -597,7 +597,7 @@ class TestFeedErrors:
 
         class Slow(Flaky):
             async def history(self, before_ms: int, window: Window) -> Block | None:
-                await clock.sleep(0.3)
+                await clock.sleep(1.0)
                 return None
 
             async def poll(self, beat_ms: int, polls: int) -> Block | None:
@@ -607,7 +607,7 @@ class TestFeedErrors:
         setup = Setup(ledger, several(), interval_ms=100, until=1)
         await setup.run(Slow(tape(4), {}), clock)
         assert len(late) == 1
-        assert late[0] < 200
+        assert late[0] < 900
 
     async def test_stop_ends_the_wait_for_a_feed_that_is_down(self, ledger: Path) -> None:
         clock = SystemClock()
@@ -621,9 +621,13 @@ class TestFeedErrors:
     async def test_stop_ends_a_poll_that_hangs_and_that_is_no_failure(self, ledger: Path) -> None:
         clock = SystemClock()
         setup = Setup(ledger, several(), poll_timeout_s=3600.0, interval_ms=10)
-        async with setup.loop(Flaky(tape(4), {2: 1}, fail=asyncio.Event().wait), clock) as loop:
-            asyncio.get_running_loop().call_later(0.3, clock.stop)
-            async with asyncio.timeout(5):
+
+        async def hang() -> None:
+            asyncio.get_running_loop().call_later(0.05, clock.stop)
+            await asyncio.Event().wait()
+
+        async with setup.loop(Flaky(tape(4), {2: 1}, fail=hang), clock) as loop:
+            async with asyncio.timeout(20):
                 assert await loop.run() == "stopped"
         assert setup.heard.failures == []
         assert rows(ledger, "SELECT polls FROM cursor") == [{"polls": 2}]

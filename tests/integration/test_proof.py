@@ -22,7 +22,7 @@ from bot.repositories.errors import LedgerTouched
 from bot.service import inspect
 from bot.service.stop import StopSignals
 from bot.settings import load_settings
-from tests.integration.daemon import Daemon, books, paperloop, pause, rows, settings
+from tests.integration.daemon import Daemon, books, has_open, paperloop, rows, settings, wait_until
 from tests.integration.old import of_first_version
 
 CROSS = '[{name="sma_cross", params={fast=2, slow=3}, capital=1e6}, {name="rsi_reversion", account="dips"}]'
@@ -48,11 +48,11 @@ def verify_of(ledger: Path, *, steps: bool = False) -> dict[str, Any]:
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Several runs with changed parameters, accounts and symbols; seals between."""
     ledger = tmp_path_factory.mktemp("sound") / "ledger.db"
-    trade(ledger, 9_000, feed__symbols='["BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT"]')
+    trade(ledger, 6_000, feed__symbols='["BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT"]')
     trade(ledger, 7)
-    trade(ledger, 2_000, strategy=SLOWER)
-    trade(ledger, 1_500, strategy=SLOWER, feed__symbols='["ETH/USDT", "SOL/USDT"]')
-    trade(ledger, 700)
+    trade(ledger, 600, strategy=SLOWER)
+    trade(ledger, 400, strategy=SLOWER, feed__symbols='["ETH/USDT", "SOL/USDT"]')
+    trade(ledger, 300)
     return ledger
 
 
@@ -79,7 +79,7 @@ class TestSound:
         audit, verify = audit_of(sound), verify_of(sound)
         assert audit["ok"], audit
         assert verify["ok"], verify
-        assert verify["polls"] == audit["polls"] == 13_207
+        assert verify["polls"] == audit["polls"] == 7_307
         assert verify["decisions"] == audit["signals"] > 9_000
         assert audit["digest"] == verify["digest"] == rows(sound, "SELECT digest FROM cursor")[0][0]
         counts = {table: rows(sound, f"SELECT count(*) FROM {table}")[0][0] for table in ("ticks", "trades")}  # noqa: S608
@@ -374,6 +374,7 @@ class TestStatusAt:
 
 
 MINUTE = {"feed__poll_interval_s": 60, "feed__symbols": '["A/USDT", "B/USDT", "C/USDT", "D/USDT"]'}
+CALM = '[{name="sma_cross", params={fast=20, slow=50}, capital=1e6}, {name="rsi_reversion", account="dips"}]'
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +382,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """45 days of a price a minute."""
     ledger = tmp_path_factory.mktemp("long") / "ledger.db"
     for polls in (20_000, 20_000, 20_000, 4_800):
-        trade(ledger, polls, **MINUTE)
+        trade(ledger, polls, strategy=CALM, **MINUTE)
     return ledger
 
 
@@ -595,8 +596,7 @@ class TestWhatAReviewFound:
     @pytest.mark.parametrize("arguments", [["audit"], ["verify"], ["verify", "--steps"]], ids=" ".join)
     def test_an_interrupt_ends_it(self, long: Path, arguments: list[str]) -> None:
         with Daemon(*arguments, *settings(storage__path=long), folder=long.parent) as process:
-            # Into the work, which the imports precede.
-            pause(0.6)
-            result = process.stop(SIGINT, 5)
+            wait_until(lambda: process.ended or has_open(process.pid, long.resolve()), "the work, after the imports")
+            result = process.stop(SIGINT)
         assert result.code in {130, 0}
         assert "Traceback" not in result.err

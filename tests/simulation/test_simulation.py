@@ -52,18 +52,19 @@ def simulated(seed: int, hours: float, calmer: float = 1.0, options: str = "") -
         pytest.fail(f"{cause}{error}\n{repeat}", pytrace=False)
 
 
+def test_days(days: float, request: pytest.FixtureRequest) -> None:
+    """The first one, because it takes the longest."""
+    seed = request.config.getoption("--seed") or 1
+    outcome = simulated(seed, days * DAY_S / 3600, CALMER, f" --days {days:g}")
+    assert outcome.polls > 5000 * days
+    assert outcome.trades > 500 * days
+
+
 @pytest.mark.timeout(120)
 def test_hours_of_a_seed(seed: int) -> None:
     outcome = simulated(seed, HOURS)
     assert outcome.seconds >= HOURS * 3600
     assert outcome.polls > 100
-
-
-def test_days(days: float, request: pytest.FixtureRequest) -> None:
-    seed = request.config.getoption("--seed") or 1
-    outcome = simulated(seed, days * DAY_S / 3600, CALMER, f" --days {days:g}")
-    assert outcome.polls > 5000 * days
-    assert outcome.trades > 500 * days
 
 
 class TestRepeats:

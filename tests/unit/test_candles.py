@@ -65,7 +65,7 @@ class TestLadder:
     @given(
         after=st.one_of(st.just(0), st.integers(NOON - 40 * DAY_MS, NOON + DAY_MS)),
         before=st.integers(NOON, NOON + DAY_MS),
-        wanted=st.dictionaries(st.sampled_from(EVERY), st.integers(1, 30), min_size=1, max_size=4),
+        wanted=st.dictionaries(st.sampled_from(EVERY), st.integers(1, 10), min_size=1, max_size=4),
         available=st.sets(st.sampled_from(FIXED)),
     )
     def test_any(self, after: int, before: int, wanted: dict[str, int], available: set[str]) -> None:

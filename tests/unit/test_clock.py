@@ -11,7 +11,7 @@ from bot.clock import SystemClock, VirtualClock, parse_time
 from bot.ports import Clock
 
 NOON = 1_735_732_800_000  # 2025-01-01T12:00:00Z
-ELAPSED_S_MAX = 2.0
+ELAPSED_S_MAX = 10.0
 
 
 @pytest.mark.parametrize("clock", [SystemClock(), VirtualClock(NOON)], ids=lambda clock: type(clock).__name__)
