@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from bot import __version__
 from bot.clock import SystemClock, VirtualClock
-from bot.compose import plans_of, recorded_config, recorded_markets, trading_loop
+from bot.compose import plans_of, recorded_config, recorded_markets, trading_loop, tune_collector
 from bot.domain import Market, plain
 from bot.engine import Plan
 from bot.exchange.client import Access
@@ -79,13 +78,6 @@ class Summary:
     trades: int
     equity: dict[str, float]
     digest: str
-
-
-def tune_collector() -> None:
-    """What lives as long as the process is left out of the garbage collector's rounds, and those are made rarer: a
-    block's rows are many small objects without cycles, and looking through them for some costs a tenth of a replay."""
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
 
 
 async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Summary:

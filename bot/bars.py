@@ -1,7 +1,8 @@
 """Ticks built into bars: the same bars, bit for bit, whether ticks come one at a time or by the ten thousand.
 
 A bar is open, high, low and close of those ticks of one symbol that lie in it, without volume. The first tick that lies
-in another bar closes it. Where there were no ticks there is no bar.
+in another bar closes it, or, where that is asked for, the tick in its own last millisecond. Where there were no ticks
+there is no bar.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Candles:
 
     A bar is decided on at the tick that closes it, or, where that tick is history, at the first one that is not: such a
     symbol's newest bar is ``due``. After a start all are: to be asked again of the same bar changes no target.
-    ``span`` is the newest bar of all, from its open to its end.
+    ``at_close``: a tick in a bar's last millisecond closes it, and none is open then; as candles have one, prices that
+    are polled have none. ``span`` is the newest bar of all, from its open to its end.
     """
 
     timeframe: Timeframe
@@ -51,10 +53,11 @@ class Candles:
     open_times: IntArray
     open_prices: FloatArray
     due: BoolArray
+    at_close: bool = False
     span: tuple[int, int] = (0, 0)
 
     @classmethod
-    def empty(cls, timeframe: Timeframe, symbols: int, count: int) -> Candles:
+    def empty(cls, timeframe: Timeframe, symbols: int, count: int, *, at_close: bool = False) -> Candles:
         return cls(
             timeframe,
             np.zeros((symbols, count), np.int64),
@@ -62,6 +65,7 @@ class Candles:
             np.zeros(symbols, np.int64),
             np.full((4, symbols), np.nan),
             np.ones(symbols, np.bool_),
+            at_close,
         )
 
     @property
@@ -75,7 +79,7 @@ class Candles:
 
     def _within_a_bar(self, block: Block) -> tuple[Candles, list[Closed]] | None:
         """One poll that closes nothing, as nearly all are when it is live; None if it is none of these."""
-        if len(block) != 1 or block.warmup or not self.span[0] <= block.timestamp[0] < self.span[1]:
+        if len(block) != 1 or block.warmup or not self.span[0] <= block.timestamp[0] < self.span[1] - self.at_close:
             return None
         last = block.last[:, 0]
         seen = last == last
@@ -85,28 +89,31 @@ class Candles:
         np.fmax(prices[HIGH], last, out=prices[HIGH])
         np.fmin(prices[LOW], last, out=prices[LOW])
         np.copyto(prices[CLOSE], last, where=seen)
-        candles = Candles(self.timeframe, self.times, self.prices, self.open_times, prices, self.due, self.span)
+        candles = Candles(
+            self.timeframe, self.times, self.prices, self.open_times, prices, self.due, self.at_close, self.span
+        )
         return candles, []
 
     def _over_bars(self, block: Block) -> tuple[Candles, list[Closed]]:
-        rows, columns = np.nonzero(block.last == block.last)
+        seen = block.last == block.last
+        rows, columns = np.nonzero(seen)
         if not len(rows):
             return self, []
         opens = self.timeframe.floor(block.timestamp)
-        pieces = _Pieces.of(rows, columns, opens[columns], block.last[rows, columns]).behind(self)
-        # A piece ends where the next one of its symbol begins, and is closed by that one's first tick.
-        closed = np.nonzero(pieces.row[1:] == pieces.row[:-1])[0]
-        left_open = np.ones(len(pieces.row), np.bool_)
-        left_open[closed] = False
-        newest = pieces.row[left_open]
+        pieces = _Pieces.of(rows, columns, opens[columns], block.last[seen]).behind(self)
+        closed_at = pieces.closed_at(self.timeframe.floor(block.timestamp + 1) != opens if self.at_close else None)
+        closed = np.nonzero(closed_at >= 0)[0]
+        traded = np.nonzero(seen.any(axis=1))[0]
+        newest = np.searchsorted(pieces.row, traded, side="right") - 1
         open_times, open_prices = self.open_times.copy(), self.open_prices.copy()
-        open_times[newest], open_prices[:, newest] = pieces.open[left_open], pieces.prices[:, left_open]
+        open_times[traded] = pieces.open[newest]
+        open_prices[:, traded] = np.where(closed_at[newest] < 0, pieces.prices[:, newest], np.nan)
         symbols = len(self.due)
         counts = np.bincount(pieces.row[closed], minlength=symbols)
-        at = pieces.column[closed + 1]
+        at = closed_at[closed]
         early = np.bincount(pieces.row[closed][at < block.warmup], minlength=symbols)
         due = self.due | (early > 0)
-        first_live = _firsts(rows, columns, block.warmup, symbols)
+        first_live = _firsts(seen, block.warmup)
         asked = due & (first_live >= 0)
         times, prices = self.times.copy(), self.prices.copy()
         found = []
@@ -115,36 +122,45 @@ class Candles:
             if not count and not (asked & same).any():
                 continue
             group = np.nonzero(same)[0]
-            mine = closed[same[pieces.row[closed]]]
+            chosen = slice(None) if same.all() else same[pieces.row[closed]]
+            mine = _as_slice(closed[chosen])
             shape = (len(group), count)
             joined = np.concatenate((self.times[group], pieces.open[mine].reshape(shape)), axis=1)
-            table = np.concatenate((self.prices[:, group], pieces.prices[:, mine].reshape(4, *shape)), axis=2)
+            table = np.empty((4, len(group), self.count + count))
+            table[:, :, : self.count] = self.prices[:, group]
+            table[:, :, self.count :] = pieces.prices[:, mine].reshape(4, *shape)
             times[group], prices[:, group] = joined[:, count:], table[:, :, count:]
             # All strategies look at these: one that writes into its bars raises.
             joined.flags.writeable = table.flags.writeable = False
-            places = _places(at[same[pieces.row[closed]]].reshape(shape), first_live, early, asked, group, block.warmup)
+            places = _places(at[chosen].reshape(shape), first_live, early, asked, group, block.warmup)
             if places.shape[1]:
                 found.append(Closed(group, joined, table, places))
         start = int(opens[-1])
         span = self.span if start == self.span[0] else (start, self.timeframe.back(start, -1))
-        return Candles(self.timeframe, times, prices, open_times, open_prices, due & ~asked, span), found
+        after = Candles(self.timeframe, times, prices, open_times, open_prices, due & ~asked, self.at_close, span)
+        return after, found
 
 
 class _Pieces(NamedTuple):
-    """Runs of one symbol's ticks in one bar, by symbol and time: where each begins, and its prices, shape [4, M]."""
+    """Runs of one symbol's ticks in one bar, by symbol and time: in which columns each begins and ends (-1: before the
+    block), and its prices, shape [4, M]."""
 
     row: IntArray
-    column: IntArray
+    first: IntArray
+    last: IntArray
     open: IntArray
     prices: FloatArray
 
     @classmethod
     def of(cls, rows: IntArray, columns: IntArray, opens: IntArray, prices: FloatArray) -> _Pieces:
         starts = _starts(rows, opens)
+        if len(starts) == len(rows):
+            # A tick a bar: closes of candles, as they are replayed.
+            return cls(rows, columns, columns, opens, np.tile(prices, (4, 1)))
         ends = np.append(starts[1:], len(rows)) - 1
         high, low = np.maximum.reduceat(prices, starts), np.minimum.reduceat(prices, starts)
         table = np.stack((prices[starts], high, low, prices[ends]))
-        return cls(rows[starts], columns[starts], opens[starts], table)
+        return cls(rows[starts], columns[starts], columns[ends], opens[starts], table)
 
     def behind(self, candles: Candles) -> _Pieces:
         """With the bars that were open before: joined to the first pieces that go on with them, or put before them."""
@@ -164,10 +180,21 @@ class _Pieces(NamedTuple):
         where, row = heads[apart], row[apart]
         return _Pieces(
             np.insert(self.row, where, row),
-            np.insert(self.column, where, -1),
+            np.insert(self.first, where, -1),
+            np.insert(self.last, where, -1),
             np.insert(self.open, where, candles.open_times[row]),
             np.insert(prices, where, before[:, apart], axis=1),
         )
+
+    def closed_at(self, ended: BoolArray | None) -> IntArray:
+        """The column in which each is closed, -1 where it stays open: that in which the next one of its symbol begins,
+        or its own last one, where that is one of the columns that have ``ended`` a bar."""
+        found = np.full(len(self.row), -1)
+        followed = self.row[1:] == self.row[:-1]
+        found[:-1][followed] = self.first[1:][followed]
+        if ended is None:
+            return found
+        return np.where((self.last >= 0) & ended[self.last], self.last, found)
 
 
 def _starts(*keys: IntArray) -> IntArray:
@@ -179,13 +206,16 @@ def _starts(*keys: IntArray) -> IntArray:
     return np.nonzero(changed)[0]
 
 
-def _firsts(rows: IntArray, columns: IntArray, warmup: int, symbols: int) -> IntArray:
+def _as_slice(places: IntArray) -> slice | IntArray:
+    """The same places as a slice, which copies nothing, where one follows the other."""
+    together = len(places) and places[-1] - places[0] == len(places) - 1
+    return slice(int(places[0]), int(places[-1]) + 1) if together else places
+
+
+def _firsts(seen: BoolArray, warmup: int) -> IntArray:
     """The column of each symbol's first tick that is not history; -1 if there is none."""
-    found = np.full(symbols, -1)
-    live = columns >= warmup
-    row, index = np.unique(rows[live], return_index=True)
-    found[row] = columns[live][index]
-    return found
+    live = seen[:, warmup:]
+    return np.where(live.any(axis=1), warmup + live.argmax(axis=1), -1) if live.size else np.full(len(seen), -1)
 
 
 def _places(
@@ -196,11 +226,9 @@ def _places(
     places = np.full((len(group), at.shape[1] + 1), -1)
     places[:, 1:] = np.where(at < warmup, -1, at)
     late = np.nonzero(asked[group])[0]
-    column, newest = first_live[group[late]], early[group[late]]
-    # Where its first live tick closes a bar, that one is newer.
-    following = np.minimum(newest + 1, at.shape[1])
-    stands = (newest == at.shape[1]) | (places[late, following] != column)
-    places[late[stands], newest[stands]] = column[stands]
+    places[late, early[group[late]]] = first_live[group[late]]
+    # One tick may close two bars, or a bar where an older one is due: the newest is decided on.
+    places[:, :-1][places[:, :-1] == places[:, 1:]] = -1
     wanted = (places >= 0).any(axis=0)
     return places[:, int(np.argmax(wanted)) :] if wanted.any() else places[:, :0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -40,10 +41,18 @@ from bot.timeframes import timeframe_of
 Failed = Callable[[str, Exception | SystemExit], None]
 
 
-def plans_of(settings: Settings, failed: Failed | None = None) -> list[Plan]:
+def tune_collector() -> None:
+    """What lives as long as the process is left out of the garbage collector's rounds, and those are made rarer: a
+    block's rows are many small objects without cycles, and looking through them for some costs a tenth of a replay."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
+def plans_of(settings: Settings, failed: Failed | None = None, *, polled: bool = True) -> list[Plan]:
     """The configured strategies; raises SettingsError with all that is wrong with their names and parameters.
 
-    ``failed`` hears the name of a strategy that raised, and what.
+    ``failed`` hears the name of a strategy that raised, and what. ``polled``: what is wrong with the feed counts too; a
+    tape that is replayed, or candles, take its place.
     """
     entries = ((number, entry.name, entry.params) for number, entry in enumerate(settings.strategy, start=1))
     strategies, problems = built(entries, settings.strategy_folder)
@@ -55,21 +64,32 @@ def plans_of(settings: Settings, failed: Failed | None = None) -> list[Plan]:
         )
     if any(entry.account == STANDALONE for entry in settings.strategy):
         problems.append(f"strategy.account: {STANDALONE!r} is kept for orders made from Python; choose another name")
-    for number, entry in enumerate(settings.strategy, start=1):
-        timeframe = timeframe_of(entry.timeframe)
-        if timeframe is not None and settings.feed.poll_interval_ms > timeframe.ms:
-            problems.append(
-                f'strategy#{number}.timeframe = "{timeframe.name}" is shorter than feed.poll_interval_s ='
-                f" {settings.feed.poll_interval_s:g}: every bar needs a poll at least"
-            )
-    replay = settings.feed.replay.path
-    if settings.feed.kind == "replay" and not os.path.isfile(replay):
-        problems.append(f"feed.replay.path = {replay!r}: there is no such file")
-    if settings.feed.kind == "ccxt":
-        problems += library.problems_of(settings.feed.ccxt.exchange, settings.feed.ccxt.options)
+    if polled:
+        problems += _feed_problems(settings)
     if problems:
         raise SettingsError(problems)
     return [_plan(*pair, failed) for pair in zip(settings.strategy, strategies, strict=True)]
+
+
+def _feed_problems(settings: Settings) -> list[str]:
+    problems, feed = [], settings.feed
+    for number, entry in enumerate(settings.strategy, start=1):
+        timeframe = timeframe_of(entry.timeframe)
+        if timeframe is not None and feed.poll_interval_ms > timeframe.ms:
+            problems.append(
+                f'strategy#{number}.timeframe = "{timeframe.name}" is shorter than feed.poll_interval_s ='
+                f" {feed.poll_interval_s:g}: every bar needs a poll at least"
+            )
+    if settings.execution.fill == "close" and feed.kind != "replay":
+        problems.append(
+            f'execution.fill = "close" is for candles and their replay: of {feed.kind} prices, which are polled, nobody'
+            ' knows that one is the last of its bar before the next bar has begun; use "next_open"'
+        )
+    if feed.kind == "replay" and not os.path.isfile(feed.replay.path):
+        problems.append(f"feed.replay.path = {feed.replay.path!r}: there is no such file")
+    if feed.kind == "ccxt":
+        problems += library.problems_of(feed.ccxt.exchange, feed.ccxt.options)
+    return problems
 
 
 def _plan(entry: StrategySettings, strategy: Strategy, failed: Failed | None) -> Plan:
@@ -157,7 +177,8 @@ async def trading_loop(
     accounts = AccountRepository(database)
     currency = next(iter(feed.markets.values())).quote
     wanted = [Account(entry.account, currency, entry.capital, entry.capital) for entry in settings.strategy]
-    state = LoopState.empty(feed.symbols, plans, await accounts.open(wanted))
+    at_close = settings.execution.fill == "close"
+    state = LoopState.empty(feed.symbols, plans, await accounts.open(wanted), at_close=at_close)
     state.restore_targets(plans, await accounts.targets())
     if ticks is not None:
         await ticks.register({symbol: _decimals_of(market) for symbol, market in feed.markets.items()})
@@ -172,7 +193,7 @@ async def trading_loop(
     ledger = Ledger(database, signals, accounts, ticks, retention)
     return TradingLoop(
         feed,
-        Engine(plans, feed.markets, terms.unit_costs(feed.markets)),
+        Engine(plans, feed.markets, terms),
         executors,
         state,
         ledger,

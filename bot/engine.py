@@ -16,7 +16,21 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from bot.bars import CLOSE, HIGH, LOW, OPEN, Candles, Lookback
-from bot.domain import ZERO, Account, Bars, Block, FloatArray, IntArray, Market, OrderSide, Prices, Signal, to_decimal
+from bot.domain import (
+    ZERO,
+    Account,
+    Bars,
+    Block,
+    FloatArray,
+    IntArray,
+    Market,
+    OrderSide,
+    OrderType,
+    Prices,
+    Signal,
+    to_decimal,
+)
+from bot.fills import Terms, touch_price
 from bot.ports import Strategy
 from bot.timeframes import Timeframe
 
@@ -83,7 +97,10 @@ class LoopState:
     newest_ms: int = 0
 
     @classmethod
-    def empty(cls, symbols: Sequence[str], plans: Sequence[Plan], accounts: dict[str, Account]) -> LoopState:
+    def empty(
+        cls, symbols: Sequence[str], plans: Sequence[Plan], accounts: dict[str, Account], *, at_close: bool = False
+    ) -> LoopState:
+        """``at_close``: bars are closed by the ticks in their last millisecond, see ``Candles``."""
         width = max((plan.strategy.lookback for plan in plans if plan.timeframe is None), default=1) - 1
         shape = (len(symbols), width)
         return cls(
@@ -92,7 +109,10 @@ class LoopState:
             np.zeros(shape, np.int64),
             np.full(shape, np.nan),
             np.zeros((len(plans), len(symbols))),
-            candles=tuple(Candles.empty(timeframe, len(symbols), count) for timeframe, count in lookbacks_of(plans)),
+            candles=tuple(
+                Candles.empty(timeframe, len(symbols), count, at_close=at_close)
+                for timeframe, count in lookbacks_of(plans)
+            ),
         )
 
     @property
@@ -175,11 +195,12 @@ class OrderRequest(NamedTuple):
 class Engine:
     """Turns blocks into signals, and signals into the orders that reach their target."""
 
-    def __init__(
-        self, plans: Sequence[Plan], markets: Mapping[str, Market], costs: Mapping[str, Decimal] | None = None
-    ) -> None:
-        """``costs`` is what an order of a symbol costs beyond its price, as a rate of it: fee and slippage."""
-        self._unit_cost = {symbol: 1 + (costs or {}).get(symbol, ZERO) for symbol in markets}
+    def __init__(self, plans: Sequence[Plan], markets: Mapping[str, Market], terms: Terms | None = None) -> None:
+        """``terms``, those of the executors, say what an order costs beyond its quote, so that it can be paid for."""
+        self._terms = terms or Terms()
+        self._with_fee = {
+            symbol: 1 + self._terms.fee_rate_of(market, OrderType.MARKET) for symbol, market in markets.items()
+        }
         self.plans = tuple(plans)
         self._on_ticks = [(number, plan) for number, plan in enumerate(plans) if plan.timeframe is None]
         self._markets = dict(markets)
@@ -265,14 +286,16 @@ class Engine:
             return INVALID_TARGET
         kind, size = self._sizing[signal.account]
         step = unit = market.amount_step
-        if kind is not SizingKind.QUANTITY:
+        if kind is SizingKind.QUOTE_AMOUNT:
             unit = step * to_decimal(signal.ask if target > 0 else signal.bid)
-            if kind is SizingKind.EQUITY_FRACTION:
-                equity = account.equity(marks.at(signal.poll))
-                if equity <= 0:
-                    return NO_EQUITY
-                size *= to_decimal(equity)
-                unit *= self._unit_cost[market.symbol]
+        elif kind is SizingKind.EQUITY_FRACTION:
+            equity = account.equity(marks.at(signal.poll))
+            if equity <= 0:
+                return NO_EQUITY
+            size *= to_decimal(equity)
+            side, slippage_bps = _BUY if target > 0 else _SELL, self._terms.slippage_bps
+            price = touch_price(side, signal.bid, signal.ask, slippage_bps, market.price_step)
+            unit = step * price * self._with_fee[market.symbol]
         if target not in (1, -1):
             size *= to_decimal(target)
         elif target < 0:
@@ -289,7 +312,10 @@ def _refusal(market: Market, quantity: Decimal, quote: float) -> str | None:
     """
     if market.min_amount is not None and quantity < market.min_amount:
         return BELOW_MIN_AMOUNT
-    if any(most is not None and quantity > most for most in (market.max_amount, market.max_market_amount)):
+    # One by one: to go through both in a loop would take longer than all the rest.
+    if market.max_amount is not None and quantity > market.max_amount:
+        return ABOVE_MAX_AMOUNT
+    if market.max_market_amount is not None and quantity > market.max_market_amount:
         return ABOVE_MAX_AMOUNT
     if market.min_cost is not None and quantity * to_decimal(quote) < market.min_cost:
         return BELOW_MIN_COST
@@ -381,7 +407,7 @@ def targets_of(plan: Plan, bars: Bars, fresh: int) -> FloatArray:
     same ones whatever the size of the block.
     """
     lookback, length = plan.strategy.lookback, len(bars)
-    known = int(np.count_nonzero(bars.close == bars.close))
+    known = length if bars.close[0] == bars.close[0] else int(np.count_nonzero(bars.close == bars.close))
     usable = min(fresh, known - lookback + 1)
     answer = np.empty(0) if usable == fresh else np.full(fresh, np.nan)
     if usable <= 0:

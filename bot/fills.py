@@ -6,7 +6,6 @@ derived again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
@@ -31,11 +30,6 @@ class Terms:
         if self.fee_rate is not None:
             return self.fee_rate
         return UNKNOWN_FEE_RATE if market is None else market.fee_rate(order_type)
-
-    def unit_costs(self, markets: Mapping[str, Market]) -> dict[str, Decimal]:
-        """What a position of each symbol costs beyond its price, so that a fraction of 1 can be paid for."""
-        slippage = self.slippage_bps / 10_000
-        return {symbol: self.fee_rate_of(market, OrderType.MARKET) + slippage for symbol, market in markets.items()}
 
 
 def touch_price(side: OrderSide, bid: float, ask: float, slippage_bps: Decimal, price_step: Decimal) -> Decimal:

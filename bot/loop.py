@@ -173,8 +173,8 @@ class TradingLoop:
         accounts, signals = self.state.accounts, decision.signals
         order_for, refuse = self._engine.order_for, self._ledger.signals.add_refused
         outcomes: list[tuple[Signal, dict[str, Any] | str]] = []
-        # A block of many polls is a run without waiting: nobody reads thousands of outcomes a second, and to keep them
-        # all costs more than to make them.
+        # A block of many polls is a run without waiting: nobody reads thousands of outcomes a second, and to make and
+        # keep them all would take a fifth of the time.
         told = decision.polls == 1
         for signal in signals:
             outcome: dict[str, Any] | str
@@ -186,7 +186,7 @@ class TradingLoop:
             else:
                 try:
                     outcome = await self._executors[account].execute_order(
-                        signal.symbol, request.side, request.quantity, OrderType.MARKET, signal=signal
+                        signal.symbol, request.side, request.quantity, OrderType.MARKET, signal=signal, told=told
                     )
                 except OrderRefused as refusal:
                     outcome = refusal.reason

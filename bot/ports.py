@@ -98,8 +98,10 @@ class Executor(Protocol):
         price: float | Decimal | None = None,
         *,
         signal: Signal | None = None,
+        told: bool = True,
     ) -> dict[str, Any]:
-        """Executes and records one order; returns ccxt's order shape.
+        """Executes and records one order; returns ccxt's order shape. Where nobody is ``told`` of it, that may be left
+        empty.
 
         Raises ValueError for a bad symbol, quantity or price, and OrderRefused for an order that the account or the
         market does not allow; both leave nothing behind.
@@ -151,6 +153,16 @@ class Observer(Protocol):
     def interrupted(self, error: Exception, retry_s: float) -> None:
         """The feed had no prices, or the ledger could not be written; the next try is in ``retry_s``."""
 
+    def resumed(self, outage_s: float, failures: int) -> None: ...
+    def stepped(self, status: Status) -> None: ...
+
+
+class Silent:
+    """An observer that says nothing of what it hears."""
+
+    def filled(self, signal: Signal, order: Mapping[str, Any]) -> None: ...
+    def refused(self, signal: Signal, reason: str) -> None: ...
+    def interrupted(self, error: Exception, retry_s: float) -> None: ...
     def resumed(self, outage_s: float, failures: int) -> None: ...
     def stepped(self, status: Status) -> None: ...
 

@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 
 @asynccontextmanager
-async def _snapshot(path: str | os.PathLike[str]) -> AsyncIterator[Database]:
+async def snapshot_of(path: str | os.PathLike[str]) -> AsyncIterator[Database]:
     """A ledger as it is at one moment, whatever a daemon writes to it meanwhile."""
     async with open_database(path, read_only=True, worker=InlineWorker) as source, source.snapshot():
         source.cursor.set((await source.run(Head.read)).cursor.values())
@@ -32,7 +32,7 @@ async def audited(path: str | os.PathLike[str]) -> Document:
     Raises LedgerError only where there is no ledger to add up.
     """
     try:
-        async with _snapshot(path) as source:
+        async with snapshot_of(path) as source:
             return {"ok": True, **await _sums(source, await source.run(audit.whole))}
     except LedgerError as error:
         if error.exit_code != EXIT_LEDGER_BROKEN:
@@ -46,7 +46,7 @@ async def told(path: str | os.PathLike[str], error: LedgerError) -> Document:
     if isinstance(error, RowsAltered):
         # It is only to tell more of a ledger that is known to be broken: it may not be possible.
         with suppress(Exception):
-            async with _snapshot(path) as source:
+            async with snapshot_of(path) as source:
                 seal = await source.run(lambda connection: seals.before_decision(connection, error.first))
                 difference = (await replayed(source, seal)).difference
             if difference is not None:
@@ -60,7 +60,7 @@ async def verified(path: str | os.PathLike[str], *, steps: bool = False) -> Docu
 
     With ``steps`` one poll at a time, as it ran live; without, in blocks.
     """
-    async with _snapshot(path) as source:
+    async with snapshot_of(path) as source:
         try:
             proof = await replayed(source, steps=steps)
         except (ArithmeticError, LookupError, TypeError, ValueError) as damage:

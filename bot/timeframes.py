@@ -28,6 +28,17 @@ class Timeframe:
             return times.astype("datetime64[ms]").astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
         return (times - self.origin_ms) // self.ms * self.ms + self.origin_ms
 
+    def ends(self, opens: IntArray) -> IntArray:
+        """Where the bars that open at these times end: where the next ones open."""
+        if self.name == "1M":
+            months = opens.astype("datetime64[ms]").astype("datetime64[M]") + 1
+            return months.astype("datetime64[ms]").astype(np.int64)
+        return opens + self.ms
+
+    def makes(self, longer: Timeframe) -> bool:
+        """Whether whole bars of this length make one of another. Weeks and months are made of days."""
+        return longer == self or min(longer.ms, DAY_MS) % self.ms == 0
+
     def open_of(self, time: int) -> int:
         """The open of the bar that a time lies in."""
         return int(self.floor(np.array([time], np.int64))[0])

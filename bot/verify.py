@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import localcontext
-from typing import Any
 
 from bot import __version__
 from bot.clock import VirtualClock
 from bot.compose import code_of, plans_of, recorded_markets, recorded_settings, trading_loop
-from bot.domain import MONEY, Account, IntArray, Market, Signal, quote_currency
+from bot.domain import MONEY, Account, IntArray, Market, quote_currency
 from bot.engine import Plan
 from bot.feeds import SessionFeed, TapePart
 from bot.loop import BLOCK_TICKS, Pace
-from bot.ports import Status
+from bot.ports import Silent
 from bot.repositories import AccountRepository, Database, LedgerError, RunRepository, connect, digest, seals
 from bot.repositories.books import ACCOUNTS, POSITIONS, STANDALONE, Books, Targets, accounts_of
 from bot.repositories.decisions import WIDTH
@@ -27,11 +26,12 @@ from bot.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A run of the daemon, with the last poll and the last tick that it recorded."""
+    """A run of the daemon, with the first and the last poll, and the last tick, that it recorded."""
 
     settings: Settings
     markets: Mapping[str, Market]
     plans: list[Plan]
+    first_poll: int
     last_poll: int
     last_tick: int
     # What is not as it was when it was recorded, and may be why a replay decides otherwise.
@@ -56,7 +56,7 @@ async def replayed(source: Database, start: Seal | None = None, *, steps: bool =
     base = await source.run(seals.base)
     if start is None or start.id < base.id:
         start = base
-    sessions = await _sessions(source, start)
+    sessions = await sessions_of(source, start)
     scratch = await InlineWorker.start(connect.scratch)
     try:
         replay = Replay(source, Shadow(source, scratch, _standing(start)), start, steps)
@@ -77,7 +77,7 @@ async def replayed(source: Database, start: Seal | None = None, *, steps: bool =
         await scratch.close()
 
 
-async def _sessions(source: Database, start: Seal) -> list[Session]:
+async def sessions_of(source: Database, start: Seal) -> list[Session]:
     """The runs that recorded anything after a seal, the first one first."""
     runs = await RunRepository(source).all()
     firsts = [int(run[2]) for run in runs]
@@ -88,10 +88,10 @@ async def _sessions(source: Database, start: Seal) -> list[Session]:
         if last >= first and last > start.cursor.polls:
             config = RunRepository.config_of(run)
             settings = recorded_settings(config)
-            plans = plans_of(settings)
+            plans = plans_of(settings, polled=False)
             tick = await tape.first_poll_after(last) - 1
             changed = _changed(run[3], config.get("code", {}), code_of(plans))
-            found.append(Session(settings, recorded_markets(config), plans, last, tick, changed))
+            found.append(Session(settings, recorded_markets(config), plans, first, last, tick, changed))
     if source.cursor.polls > start.cursor.polls and not found:
         raise LedgerError("the table runs does not say which configuration the polls were decided by")
     return found
@@ -160,7 +160,7 @@ class Replay:
         clock = VirtualClock(0, 1 if self._steps else max(1, BLOCK_TICKS // len(symbols)))
         pace = Pace(session.settings.feed.poll_interval_ms, until_poll=session.last_poll)
         feed = SessionFeed(part, session.markets)
-        loop = await trading_loop(session.settings, session.plans, self.shadow, tape, feed, clock, pace, _Silent())
+        loop = await trading_loop(session.settings, session.plans, self.shadow, tape, feed, clock, pace, Silent())
         await loop.run()
         if self.shadow.cursor.polls != session.last_poll:
             raise LedgerError(f"the tape ends at poll {self.shadow.cursor.polls} of {session.last_poll}")
@@ -199,13 +199,3 @@ class Replay:
                 for position in account.positions.values():
                     repository.save_position(account.name, position, targets[account.name, position.symbol])
         await self.shadow.commit()
-
-
-class _Silent:
-    """An observer that has seen it all before."""
-
-    def filled(self, signal: Signal, order: Mapping[str, Any]) -> None: ...
-    def refused(self, signal: Signal, reason: str) -> None: ...
-    def interrupted(self, error: Exception, retry_s: float) -> None: ...
-    def resumed(self, outage_s: float, failures: int) -> None: ...
-    def stepped(self, status: Status) -> None: ...

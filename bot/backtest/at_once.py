@@ -7,14 +7,14 @@ closed, or a number so close to a rounding edge that a float cannot tell on whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bot.backtest.result import Trades
 from bot.backtest.source import BoolArray, Quotes
+from bot.backtest.trades import Trades
 from bot.domain import Account, FloatArray, IntArray, Market, OrderSide, OrderType, to_decimal
 from bot.engine import BELOW_MIN_AMOUNT, NO_CHANGE, Sizing, SizingKind
 from bot.fills import BASIS_POINT, Terms, touch_price
@@ -26,7 +26,9 @@ _EXACT = 2**53
 _EDGE = 2e-15
 # Less than this share of the money at stake is no cash to be sure of.
 _SPARE = 1e-9
-# Of few different targets the size is worked out once each.
+# Costs up to here, and what is worked out from them, are off by less than 1e-9: by five roundings of 2**-53.
+_COST_MAX = 1e6
+# Of few different targets the size is worked out once each; of more of them, each one by itself.
 _TARGETS_MAX = 64
 
 
@@ -50,10 +52,15 @@ class Asked(NamedTuple):
 
 
 class Booked(NamedTuple):
-    """What became of the signals of an account: the fills, and how many were refused for which reason."""
+    """What became of the signals of an account: the fills, and by reason the rows of those that were refused."""
 
     trades: Trades
-    refused: dict[str, int]
+    refusals: Mapping[str, IntArray]
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many were refused for which reason."""
+        return {reason: len(rows) for reason, rows in self.refusals.items()}
 
 
 def booked_at_once(
@@ -69,11 +76,11 @@ def booked_at_once(
     same_side = (before ^ sizes) >= 0
     if (same_side & (before != 0) & (sizes != 0) & (change != 0)).any():
         return None
-    refused: dict[str, int] = {}
+    refusals: dict[str, IntArray] = {}
     symbol, quotes, after = asked.symbol, asked.quotes, sizes
     placed = change != 0
     if not placed.all():
-        refused = _without_orders(asked, sizes, placed)
+        refusals = _without_orders(asked, sizes, placed)
         symbol, quotes = symbol[placed], quotes.at(placed)
         before, after, change = before[placed], after[placed], change[placed]
     buy = change > 0
@@ -84,6 +91,8 @@ def booked_at_once(
         return None
     quantity, held = _amounts(markets, symbol, steps), _amounts(markets, symbol, before)
     cost = price * quantity
+    if (cost > _COST_MAX).any():
+        return None
     fee = cost * _rates(markets, symbol, terms)
     # What is closed was opened as a whole by the symbol's fill before.
     closes = before != 0
@@ -94,10 +103,10 @@ def booked_at_once(
         opened = -_amounts(markets, symbol, after)
         spare -= 2 * np.cumsum(np.maximum(opened, 0.0) * price - np.maximum(-held, 0.0) * paid)
     opens = after != 0
-    if (spare[opens] <= _SPARE * (float(account.capital) + cost[opens])).any():
+    if (opens & (spare <= _SPARE * (float(account.capital) + cost))).any():
         return None
     symbols = tuple(market.symbol for market in markets)
-    return Booked(Trades(symbols, quotes.timestamp, symbol, buy, price, quantity, fee, pnl), refused)
+    return Booked(Trades(symbols, quotes.timestamp, symbol, buy, price, quantity, fee, pnl), refusals)
 
 
 class _Steps(NamedTuple):
@@ -120,9 +129,9 @@ def _sizes(sizing: Sizing, markets: Sequence[Market], asked: Asked) -> IntArray 
     if sizing.kind is SizingKind.EQUITY_FRACTION:
         return None
     targets = _distinct(asked.target)
-    if not all(-1 <= target <= 1 for target in targets):
+    if targets is None or not all(-1 <= target <= 1 for target in targets):
         return None
-    sizes = np.zeros(len(asked.target), np.int64)
+    sizes = np.zeros(len(asked.target))
     for number, market in enumerate(markets):
         for target in filter(None, targets):
             mine = asked.target == target
@@ -130,22 +139,24 @@ def _sizes(sizing: Sizing, markets: Sequence[Market], asked: Asked) -> IntArray 
                 mine &= asked.symbol == number
             size = sizing.value * to_decimal(target)
             if sizing.kind is SizingKind.QUANTITY:
-                sizes[mine] = int(min(abs(size // market.amount_step), Decimal(_EXACT))) * (1 if target > 0 else -1)
+                sizes[mine] = float(size // market.amount_step)
             else:
                 quotes = (asked.quotes.ask if target > 0 else asked.quotes.bid)[mine]
                 sizes[mine] = _whole(quotes, size, market.amount_step)
         if (np.abs(sizes) * float(_Steps.of(market.amount_step).numerator) >= _EXACT / 2).any():
             return None
-    return sizes
+    return sizes.astype(np.int64)
 
 
-def _distinct(targets: FloatArray) -> list[float]:
-    """The different targets; there are few, and to pick them out takes a tenth of sorting them."""
+def _distinct(targets: FloatArray) -> list[float] | None:
+    """The different targets, None for too many; to pick a few out takes a tenth of sorting them."""
     found: list[float] = []
-    while len(targets) and len(found) < _TARGETS_MAX:
+    while len(targets):
+        if len(found) == _TARGETS_MAX:
+            return None
         found.append(float(targets[0]))
         targets = targets[targets != targets[0]]
-    return [*found, *targets.tolist()]
+    return found
 
 
 def _whole(quotes: FloatArray, size: Decimal, step: Decimal) -> FloatArray:
@@ -177,11 +188,11 @@ def _shifted(values: Any) -> Any:
     return moved
 
 
-def _without_orders(asked: Asked, sizes: IntArray, placed: BoolArray) -> dict[str, int]:
+def _without_orders(asked: Asked, sizes: IntArray, placed: BoolArray) -> dict[str, IntArray]:
     """Why signals had no order, as the engine says it."""
-    too_small = int(np.count_nonzero(~placed & (sizes == 0) & (asked.target != 0)))
-    same = int(np.count_nonzero(~placed)) - too_small
-    return {reason: count for reason, count in ((NO_CHANGE, same), (BELOW_MIN_AMOUNT, too_small)) if count}
+    too_small = (sizes == 0) & (asked.target != 0)
+    found = {NO_CHANGE: ~placed & ~too_small, BELOW_MIN_AMOUNT: ~placed & too_small}
+    return {reason: np.flatnonzero(rows) for reason, rows in found.items() if rows.any()}
 
 
 def _rates(markets: Sequence[Market], symbol: IntArray, terms: Terms) -> FloatArray | float:
@@ -213,9 +224,10 @@ def _prices(
         mine = np.flatnonzero(symbol == number)
         exactly = slipped[mine] / float(market.price_step)
         steps = np.maximum(np.where(buy[mine], np.ceil(exactly), np.floor(exactly)), 1.0)
-        prices[mine] = _Steps.of(market.price_step).times(steps)
+        step = _Steps.of(market.price_step)
+        prices[mine] = step.times(steps)
         unsure = np.abs(exactly - np.rint(exactly)) <= np.abs(exactly) * _EDGE
-        for row in mine[unsure | (steps >= _EXACT)].tolist():
+        for row in mine[unsure | (steps * float(step.numerator) >= _EXACT)].tolist():
             side = OrderSide.BUY if buy[row] else OrderSide.SELL
             quoted = float(quotes.bid[row]), float(quotes.ask[row])
             prices[row] = float(touch_price(side, *quoted, terms.slippage_bps, market.price_step))

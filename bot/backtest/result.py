@@ -1,73 +1,110 @@
-"""What a backtest found: its fills as a struct of arrays, and what is worked out from them when it is asked for."""
+"""What a backtest of one account found, and what follows from it, worked out when it is first asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from decimal import Decimal
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from bot.domain import FloatArray, IntArray, OrderSide
-
-BoolArray = npt.NDArray[np.bool_]
-
-
-class Trade(NamedTuple):
-    """One fill, as a row of the ledger's table ``trades``: ``pnl`` is the realised profit of the part that it closed,
-    at average cost and before fees; price, fee and pnl in the quote currency, quantity in the base currency."""
-
-    timestamp: int
-    symbol: str
-    side: OrderSide
-    price: float
-    quantity: float
-    fee: float
-    pnl: float
+from bot.backtest.curve import Curve
+from bot.backtest.equity import Closes, Panel, Valuation, cut, panels
+from bot.backtest.metrics import Metrics, metrics_of
+from bot.backtest.source import Marks, Source
+from bot.backtest.trades import Trades
+from bot.backtest.trips import RoundTrips, round_trips
+from bot.domain import FloatArray
+from bot.engine import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class Trades:
-    """All fills of one account in the order in which they happened, each array of shape [K].
+class Prices(Protocol):
+    """What accounts are valued at: the closes of the range that was traded, of all symbols [S] in their order.
 
-    ``timestamp`` is int64 UTC milliseconds, ``symbol`` an index into ``symbols``, ``buy`` tells the side; prices,
-    fees and pnl are float64 in the quote currency, quantities in the base currency.
+    ``first_opens`` and ``last_closes`` are NaN for a symbol without bars there.
     """
 
-    symbols: tuple[str, ...]
-    timestamp: IntArray
-    symbol: IntArray
-    buy: BoolArray
-    price: FloatArray
-    quantity: FloatArray
-    fee: FloatArray
-    pnl: FloatArray
+    @property
+    def start_ms(self) -> int: ...
+    @property
+    def bars(self) -> int: ...
+    @property
+    def first_opens(self) -> FloatArray: ...
+    @property
+    def last_closes(self) -> FloatArray: ...
 
-    def __len__(self) -> int:
-        return len(self.timestamp)
+    def panels(self) -> Iterator[Panel]:
+        """Block by block, from the start each time."""
 
-    def __getitem__(self, row: int) -> Trade:
-        return Trade(
-            int(self.timestamp[row]),
-            self.symbols[int(self.symbol[row])],
-            OrderSide.BUY if self.buy[row] else OrderSide.SELL,
-            float(self.price[row]),
-            float(self.quantity[row]),
-            float(self.fee[row]),
-            float(self.pnl[row]),
-        )
 
-    def __iter__(self) -> Iterator[Trade]:
-        return (self[row] for row in range(len(self)))
+@dataclass(frozen=True)
+class PricesInMemory:
+    """Implements ``Prices`` for sources, which are gone through when something is first asked."""
+
+    sources: Mapping[str, Source]
+
+    @cached_property
+    def marks(self) -> list[Marks]:
+        return [source.marks() for source in self.sources.values()]
 
     @property
-    def net_pnl(self) -> float:
-        """Realised profit of all fills after their fees, in the quote currency."""
-        return float(self.pnl.sum() - self.fee.sum())
+    def start_ms(self) -> int:
+        return min((mark.start_ms for mark in self.marks if len(mark.times)), default=0)
 
-    def of(self, symbol: int) -> Trades:
-        """The fills of one symbol."""
-        mine = self.symbol == symbol
-        columns = (self.timestamp, self.symbol, self.buy, self.price, self.quantity, self.fee, self.pnl)
-        return Trades(self.symbols, *(column[mine] for column in columns))
+    @property
+    def bars(self) -> int:
+        return sum(len(mark.times) for mark in self.marks)
+
+    @property
+    def first_opens(self) -> FloatArray:
+        return np.array([mark.first for mark in self.marks])
+
+    @property
+    def last_closes(self) -> FloatArray:
+        return np.array([mark.prices[-1] if len(mark.times) else np.nan for mark in self.marks])
+
+    def panels(self) -> Iterator[Panel]:
+        return panels([cut(Closes(mark.times, mark.prices)) for mark in self.marks])
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """``trades`` are the fills; ``refused`` counts the signals that had none, by reason."""
+
+    plan: Plan
+    capital: Decimal
+    trades: Trades
+    refused: Mapping[str, int]
+    prices: Prices
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The equity from bar to bar, as a report needs it."""
+        valuation = Valuation.of(float(self.capital), self.trades)
+        blocks = ((panel.times, valuation.at(panel)) for panel in self.prices.panels())
+        return Curve.folded(float(self.capital), self.prices.start_ms, blocks)
+
+    @cached_property
+    def equity(self) -> FloatArray:
+        """What the account is worth at each close, shape [N]: cash and positions, in the quote currency."""
+        valuation = Valuation.of(float(self.capital), self.trades)
+        found = [valuation.at(panel) for panel in self.prices.panels()]
+        return np.concatenate(found) if found else np.zeros(0)
+
+    @cached_property
+    def round_trips(self) -> tuple[RoundTrips, RoundTrips]:
+        """Those that were closed, and those that the end of the data left open."""
+        return round_trips(self.trades, self.prices.last_closes, self.curve.end_ms)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return metrics_of(
+            self.trades,
+            *self.round_trips,
+            self.curve,
+            first_opens=self.prices.first_opens,
+            last_closes=self.prices.last_closes,
+            rejected_signals=self.refused,
+        )

@@ -30,8 +30,30 @@ class Quotes(NamedTuple):
     ask: FloatArray
     last: FloatArray
 
-    def at(self, rows: IntArray | BoolArray) -> Quotes:
+    def at(self, rows: IntArray | BoolArray | slice) -> Quotes:
         return Quotes(self.timestamp[rows], self.bid[rows], self.ask[rows], self.last[rows])
+
+
+def are_candles(start: FloatArray, high: FloatArray, low: FloatArray, end: FloatArray) -> BoolArray:
+    """Whether all four are prices, with none beyond the high or the low."""
+    if start is high is low is end:
+        # Ticks, whose four prices are one array.
+        return (low > 0) & (low < np.inf)
+    return (low > 0) & (high < np.inf) & (low <= start) & (low <= end) & (high >= start) & (high >= end)
+
+
+class Marks(NamedTuple):
+    """What is traded of a source: prices for good, and since when they are, shapes [N]; when its first candle or tick
+    began, and at which price, NaN where there is none."""
+
+    times: IntArray
+    prices: FloatArray
+    start_ms: int
+    first: float
+
+    @classmethod
+    def none(cls) -> Marks:
+        return cls(np.zeros(0, np.int64), np.zeros(0), 0, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +86,11 @@ class CandleSource:
         at_close = self.fill == CLOSE
         if timeframe is None or timeframe == self.timeframe:
             return self._asked(_without_volume(self.bars), lambda row: 2 * row + 1 if at_close else 2 * row + 2)
-        starts = _starts(timeframe.floor(self.bars.timestamp))
-        ends = np.append(starts[1:], len(self.bars)) - 1
+        starts, ends = _runs(timeframe.floor(self.bars.timestamp))
         bars = _merged(self.bars, starts, ends, timeframe)
         at = 2 * ends + 2
         if at_close:
-            at -= self._ends(self.bars.timestamp[ends], self.timeframe) == self._ends(bars.timestamp, timeframe)
+            at -= self.timeframe.ends(self.bars.timestamp[ends]) == timeframe.ends(bars.timestamp)
         return self._asked(bars, lambda row: at[row])
 
     def _asked(self, bars: Bars, at: Callable[[Any], Any]) -> Decisions:
@@ -89,31 +110,27 @@ class CandleSource:
             price, timestamp = self.bars.open[row], opened
         else:
             price = np.where(at_close, self.bars.close[row], self.bars.open[row])
-            timestamp = np.where(at_close, self._ends(opened, self.timeframe), opened)
+            timestamp = np.where(at_close, self.timeframe.ends(opened) - 1, opened)
         return Quotes(timestamp, price, price, price)
 
     def last_before(self, times: IntArray) -> FloatArray:
         """The last price known at each time, a tick at that very time included; NaN before the first."""
+        if not len(self.bars):
+            return np.full(len(times), np.nan)
         row = np.searchsorted(self.bars.timestamp, times, side="right") - 1
         known = np.maximum(row, 0)
         opened = self.bars.timestamp[known]
-        closed = times >= self._ends(opened, self.timeframe)
+        closed = times >= self.timeframe.ends(opened) - 1
         price = np.where(closed, self.bars.close[known], self.bars.open[known])
         return np.where(row < 0, np.nan, price)
 
-    @property
-    def marks(self) -> tuple[IntArray, FloatArray]:
-        """When the price of each candle that is traded became known for good, and that price."""
-        live = slice(int(np.searchsorted(self.bars.timestamp, self.start_ms)), None)
-        return self._ends(self.bars.timestamp[live], self.timeframe), self.bars.close[live]
-
-    @staticmethod
-    def _ends(opens: IntArray, timeframe: Timeframe) -> IntArray:
-        """The last millisecond of the bars that open at these times."""
-        if timeframe.name == "1M":
-            months = opens.astype("datetime64[ms]").astype("datetime64[M]") + 1
-            return months.astype("datetime64[ms]").astype(np.int64) - 1
-        return opens + (timeframe.ms - 1)
+    def marks(self) -> Marks:
+        """The closes of the candles that are traded."""
+        live = self.bars[int(np.searchsorted(self.bars.timestamp, self.start_ms)) :]
+        if not len(live):
+            return Marks.none()
+        closed = self.timeframe.ends(live.timestamp) - 1
+        return Marks(closed, live.close, int(live.timestamp[0]), float(live.open[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +140,7 @@ class TickSource:
     market: Market
     ticks: Quotes
     history: BoolArray
+    fill: str = NEXT_OPEN
 
     def decisions(self, timeframe: Timeframe | None) -> Decisions:
         """Of bars, or, without a timeframe, of every tick."""
@@ -130,11 +148,13 @@ class TickSource:
         ticks = Bars.from_ticks(times, self.ticks.last)
         if timeframe is None:
             return Decisions(ticks, 0, count, lambda row: row, self.history)
-        starts = _starts(timeframe.floor(times))
-        ends = np.append(starts[1:], count) - 1
+        starts, ends = _runs(timeframe.floor(times))
         bars = _merged(ticks, starts, ends, timeframe)
         live = np.append(np.where(self.history, count, np.arange(count)), count)
-        place = np.minimum.accumulate(live[::-1])[::-1][ends + 1]
+        closing = ends + 1
+        if self.fill == CLOSE:
+            closing -= timeframe.floor(times[ends] + 1) != bars.timestamp
+        place = np.minimum.accumulate(live[::-1])[::-1][closing]
         # Of several that one tick asks for only the newest counts.
         unasked = place == count
         unasked[:-1] |= place[:-1] == place[1:]
@@ -145,24 +165,27 @@ class TickSource:
 
     def last_before(self, times: IntArray) -> FloatArray:
         """The last price known at each time, a tick at that very time included; NaN before the first."""
+        if not len(self.ticks.timestamp):
+            return np.full(len(times), np.nan)
         row = np.searchsorted(self.ticks.timestamp, times, side="right") - 1
         return np.where(row < 0, np.nan, self.ticks.last[np.maximum(row, 0)])
 
-    @property
-    def marks(self) -> tuple[IntArray, FloatArray]:
-        """Time and last price of each tick that is traded."""
+    def marks(self) -> Marks:
+        """The last prices of the ticks that are traded."""
         live = ~self.history
-        return self.ticks.timestamp[live], self.ticks.last[live]
+        times, prices = self.ticks.timestamp[live], self.ticks.last[live]
+        return Marks(times, prices, int(times[0]), float(prices[0])) if len(times) else Marks.none()
 
 
 Source = CandleSource | TickSource
 
 
-def _starts(opens: IntArray) -> IntArray:
-    """Where a run of equal opens begins."""
-    changed = np.ones(len(opens), np.bool_)
-    np.not_equal(opens[1:], opens[:-1], out=changed[1:])
-    return np.flatnonzero(changed)
+def _runs(opens: IntArray) -> tuple[IntArray, IntArray]:
+    """Where each run of equal opens begins, and where its last one is."""
+    changed = np.ones(len(opens) + 1, np.bool_)
+    np.not_equal(opens[1:], opens[:-1], out=changed[1:-1])
+    edges = np.flatnonzero(changed)
+    return edges[:-1], edges[1:] - 1
 
 
 def _merged(bars: Bars, starts: IntArray, ends: IntArray, timeframe: Timeframe) -> Bars:

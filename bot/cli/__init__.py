@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bot.cli import daemon, doctor, history, ledger, proof
+from bot.cli import backtest, check, compare, daemon, doctor, history, ledger, optimize, proof
 from bot.cli.shared import EXIT_CONFIGURATION, application
 
 if TYPE_CHECKING:
     from bot.service.stop import StopSignals
 
-__all__ = ["daemon", "doctor", "history", "ledger", "proof", "run_command"]
+__all__ = ["backtest", "check", "compare", "daemon", "doctor", "history", "ledger", "optimize", "proof", "run_command"]
 
 
 def _with_verb(arguments: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ def _interruptible() -> None:
 @application.command()
 def audit(config: ConfigFiles = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Adds the whole ledger up again: books, digests, tape, seals, the file itself. Exit 65 if it does not add up."""
-    from bot.app import tune_collector
+    from bot.compose import tune_collector
     from bot.proof import audited
     from bot.service import render
 
@@ -44,7 +44,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Replays the recorded tape through the loop and compares every row. Exit 1 and the first difference otherwise."""
-    from bot.app import tune_collector
+    from bot.compose import tune_collector
     from bot.proof import verified
     from bot.service import render
 

@@ -41,6 +41,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Overrides one setting, e.g. --set feed.poll_interval_s=5."),
 ]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the strategy; repeat for several."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Prints one JSON document.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="How many, the newest.")]
 Symbol = Annotated[str | None, typer.Option("--symbol", help="Only this symbol.")]
@@ -51,6 +55,23 @@ def settings_of(config: list[Path] | None, overrides: list[str] | None, *, strat
     from bot.settings import load_settings
 
     return load_settings(config or (), overrides or (), strategies=strategies)
+
+
+def params_of(texts: list[str] | None) -> dict[str, Any]:
+    """The parameters of a strategy from NAME=VALUE, values read as with --set; ends with exit code 2 on nonsense."""
+    from bot.settings.sources import read_value
+    from bot.settings.values import free_table
+
+    params: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            fail(f"--param {text}: must be NAME=VALUE, such as --param fast=5", EXIT_USAGE)
+        try:
+            params |= free_table({name: read_value(value, "free")})
+        except ValueError as error:
+            fail(f"--param {text}: {error}", EXIT_USAGE)
+    return params
 
 
 def read(settings: Settings, ask: Callable[[Database], Awaitable[T]]) -> T:

@@ -77,6 +77,7 @@ class MockExecutor:
         price: float | Decimal | None = None,
         *,
         signal: Signal | None = None,
+        told: bool = True,
     ) -> dict[str, Any]:
         """Fills one order and books it; see ``ports.Executor``.
 
@@ -89,7 +90,7 @@ class MockExecutor:
         amount = _positive("quantity", quantity)
         limit = None if price is None else _positive("price", price)
         if not self._alone:
-            return self._fill(symbol, side, amount, order_type, limit, signal)
+            return self._fill(symbol, side, amount, order_type, limit, signal, told)
         _check_decimals("quantity", amount)
         if limit is not None:
             _check_decimals("price", limit)
@@ -97,7 +98,7 @@ class MockExecutor:
             try:
                 async with self._database.transaction():
                     await self._load(symbol)
-                    order = self._fill(symbol, side, amount, order_type, limit, signal)
+                    order = self._fill(symbol, side, amount, order_type, limit, signal, told)
                     self._accounts.save_position(self._account.name, self._account.positions[symbol])
             except BaseException:
                 # Whatever the file holds now, the cache must not lead it.
@@ -140,6 +141,7 @@ class MockExecutor:
         order_type: OrderType,
         limit: Decimal | None,
         signal: Signal | None,
+        told: bool,
     ) -> dict[str, Any]:
         price = self._price(symbol, side, signal) if limit is None else limit
         cost = price * amount
@@ -164,6 +166,8 @@ class MockExecutor:
             plain(pnl),
         )
         self._trades.add(row)
+        if not told:
+            return {}
         paid = {"currency": currency, "cost": float(fee), "rate": float(rate)}
         return self._ccxt_order(row, float(price), float(amount), float(cost), paid, float(pnl))
 

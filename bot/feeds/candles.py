@@ -6,14 +6,14 @@ every bar of a longer timeframe that it is a part of.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from bot.bars import Lookback
-from bot.domain import Block
+from bot.domain import Block, FloatArray, IntArray
 from bot.timeframes import DAY_MS, TIMEFRAMES, Timeframe
 
 # timestamp of the open, open, high, low, close, milliseconds
@@ -75,33 +75,58 @@ def _longest(
     return None
 
 
+class Ticks(NamedTuple):
+    """One symbol's prices in the order of time, shapes [N]."""
+
+    times: IntArray
+    prices: FloatArray
+
+
 def block_of_candles(symbols: tuple[str, ...], candles: Mapping[str, Sequence[Candle]]) -> Block | None:
-    """Closed candles, of one timeframe or several that do not overlap, as a block of history: open at the candle's own
-    time, high and low at a third and two thirds of it (the low first where the price rose), close in its last
-    millisecond. A tick that would change nothing is left out, and a candle that is no candle too. None if none is left.
+    """Closed candles, of one timeframe or several that do not overlap, as a block of history; see ``ticks_of``. None if
+    none of them is a candle."""
+    found = []
+    for symbol in symbols:
+        rows = candles.get(symbol, ())
+        times = np.array([(row[0], row[0] + row[5]) for row in rows], np.int64).reshape(-1, 2)
+        prices = np.array([row[1:5] for row in rows], np.float64).reshape(-1, 4)
+        found.append(ticks_of(times[:, 0], times[:, 1], prices.T))
+    block = block_of_ticks(symbols, found)
+    return replace(block, warmup=len(block)) if len(block) else None
+
+
+def ticks_of(opens: IntArray, ends: IntArray, prices: FloatArray, *, at_close: bool = False) -> Ticks:
+    """Candles as ticks: open at the candle's own time, high and low at a third and two thirds of it (the low first
+    where the price rose), close in its last millisecond. ``prices`` are open, high, low and close, shape [4, N].
+
+    A tick that would change nothing is left out, but for the last one if ``at_close``; and so is a candle that is none.
     """
-    ticks: dict[int, list[float]] = {}
-    for row, symbol in enumerate(symbols):
-        for candle in candles.get(symbol, ()):
-            for time, price in _ticks(candle):
-                ticks.setdefault(time, [math.nan] * len(symbols))[row] = price
-    if not ticks:
-        return None
-    times = np.array(sorted(ticks), np.int64)
-    last = np.array([ticks[time] for time in times.tolist()]).T.copy()
-    return Block(symbols, times, last, last.copy(), last.copy(), warmup=len(times))
+    usable = (np.isfinite(prices) & (prices > 0)).all(axis=0)
+    if not usable.all():
+        opens, ends, prices = opens[usable], ends[usable], prices[:, usable]
+    first, last, lowest, highest = prices[0], prices[3], prices.min(axis=0), prices.max(axis=0)
+    changes = first != last
+    if not at_close and not changes.any() and (lowest == highest).all():
+        return Ticks(opens, first)
+    rises, third = last >= first, (ends - opens) // 3
+    low_told, high_told = lowest < np.minimum(first, last), highest > np.maximum(first, last)
+    four = (first, np.where(rises, lowest, highest), np.where(rises, highest, lowest), last)
+    told = np.ones((len(opens), 4), np.bool_)
+    told[:, 1] = np.where(rises, low_told, high_told)
+    told[:, 2] = np.where(rises, high_told, low_told)
+    if not at_close:
+        told[:, 3] = changes | low_told | high_told
+    times = np.stack((opens, opens + third, opens + 2 * third, ends - 1), axis=1)
+    return Ticks(times[told], np.stack(four, axis=1)[told])
 
 
-def _ticks(candle: Candle) -> list[tuple[int, float]]:
-    timestamp, start, high, low, end, length_ms = candle
-    prices = (start, high, low, end)
-    if not all(math.isfinite(price) and price > 0 for price in prices):
-        return []
-    highest, lowest = max(prices), min(prices)
-    extremes = [lowest, highest] if end >= start else [highest, lowest]
-    third = length_ms // 3
-    between = [
-        (timestamp + place * third, price) for place, price in enumerate(extremes, start=1) if price not in (start, end)
-    ]
-    closing = [(timestamp + length_ms - 1, end)] if between or end != start else []
-    return [(timestamp, start), *between, *closing]
+def block_of_ticks(symbols: tuple[str, ...], ticks: Sequence[Ticks]) -> Block:
+    """Each symbol's ticks in one block, bid and ask as the last price; NaN where a symbol has none."""
+    if len(ticks) == 1:
+        times, last = ticks[0].times, ticks[0].prices[None]
+    else:
+        times = np.unique(np.concatenate([each.times for each in ticks]))
+        last = np.full((len(ticks), len(times)), np.nan)
+        for row, each in zip(last, ticks, strict=True):
+            row[np.searchsorted(times, each.times)] = each.prices
+    return Block(symbols, times, last, last, last)

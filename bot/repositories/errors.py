@@ -69,6 +69,10 @@ class LedgerPath(LedgerError):
     exit_code = EXIT_CONFIGURATION
 
 
+class PricesTooFine(ValueError):
+    """The tape cannot hold these prices exactly."""
+
+
 class StorageFull(LedgerError):
     """There is no room, or no right to write, for the moment; the daemon waits until there is."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from bot.bars import Lookback, bars_in, needed
 from bot.domain import Block, FloatArray, IntArray
 from bot.repositories.database import Database, Row
+from bot.repositories.errors import PricesTooFine
 from bot.repositories.insert import Insert
 
 _INSERT = Insert("INSERT INTO ticks (poll, symbol_id, timestamp, bid, ask, last, warmup) VALUES", 7)
@@ -83,12 +84,12 @@ class TickRepository:
             coarse = (~exact).any(axis=(0, 2)).tolist()
             decimals = [places + more for places, more in zip(decimals, coarse, strict=True)]
             if max(decimals) > PRICE_DECIMALS_MAX:
-                raise ValueError(
+                raise PricesTooFine(
                     f"a price of {symbols[coarse.index(True)]} has more than {PRICE_DECIMALS_MAX} decimals"
                 )
         # What SQLite holds as a whole number.
         if (np.abs(units) >= 2**63).any():
-            raise ValueError(f"the prices of {', '.join(symbols)} span too many decimals to be stored exactly")
+            raise PricesTooFine(f"the prices of {', '.join(symbols)} span too many decimals to be stored exactly")
         if decimals != [places if identity else -1 for identity, places in known]:
             await self.register(dict(zip(symbols, decimals, strict=True)))
             known = [self._scales[symbol] for symbol in symbols]

@@ -1,4 +1,4 @@
-"""How far a download is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""How far something that takes long is, on stderr: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.markup import escape
 from bot.domain import iso8601
 
 LINE_EVERY_S = 10.0
+# Nobody needs a bar for what is over before it is read.
+BAR_AFTER_S = 1.0
 
 
 class Bar:
@@ -93,3 +95,37 @@ class Lines:
 
     def ended(self) -> None:
         pass
+
+
+class Work:
+    """A bar for the part of 1 that is done, shown only for what takes longer than a moment."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._began_s = monotonic()
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TaskProgressColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=Console(file=sys.stderr),
+            transient=True,
+        )
+        self._task: rich.progress.TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._bar.stop()
+
+    def at(self, what: str, part: float) -> None:
+        if self._task is None:
+            if self._monotonic() - self._began_s < BAR_AFTER_S:
+                return
+            self._task = self._bar.add_task("", total=1.0)
+            self._bar.start()
+        self._bar.update(self._task, description=escape(what), completed=part)

@@ -7,13 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from bot.service.inspect import Document
+if TYPE_CHECKING:
+    # A backtest is shown in half a second: it does not wait for the ledger's modules.
+    from bot.service.inspect import Document
 
 PIPE_WIDTH = 200
 NARROW = 100
@@ -22,11 +24,12 @@ NARROW = 100
 class Page:
     """Collects what is to be shown. A pipe gets whole lines without colours, a narrow terminal what matters most."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int | None = None) -> None:
         terminal = sys.stdout.isatty()
-        width = os.get_terminal_size(sys.stdout.fileno()).columns or 80 if terminal else PIPE_WIDTH
+        if width is None:
+            width = os.get_terminal_size(sys.stdout.fileno()).columns or 80 if terminal else PIPE_WIDTH
         colors = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        self.narrow = width < NARROW
+        self.width, self.narrow = width, width < NARROW
         self._buffer = io.StringIO()
         self._console = Console(file=self._buffer, width=width, force_terminal=colors, no_color=not colors)
 

@@ -94,7 +94,7 @@ class FeedSettings(_Table):
 class StrategySettings(_Table):
     """One strategy and its account. Exactly one of the three sizes is set."""
 
-    name: values.Name
+    name: values.StrategyName
     params: values.FreeTable = {}
     timeframe: values.Timeframe = "tick"
     account: values.Name = Field(default_factory=lambda data: data["name"])
@@ -122,6 +122,7 @@ class ExecutionSettings(_Table):
     # None: each market's own.
     fee_rate: values.FeeRate | None = None
     slippage_bps: values.BasisPoints = Decimal(0)
+    fill: values.Fill = "next_open"
 
 
 class StorageSettings(_Table):

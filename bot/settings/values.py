@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator
 from bot import timeframes
 
 FeedKind = Literal["simulated", "ccxt", "replay"]
+FillRule = Literal["next_open", "close"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
@@ -271,11 +272,13 @@ def _folder(text: str) -> str:
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Kind = Annotated[FeedKind, BeforeValidator(one_of(get_args(FeedKind)))]
 Timeframe = Annotated[str, BeforeValidator(one_of(timeframes.NAMES))]
+Fill = Annotated[FillRule, BeforeValidator(one_of(get_args(FillRule)))]
 Level = Annotated[LogLevel, BeforeValidator(one_of(get_args(LogLevel)))]
 Format = Annotated[LogFormat, BeforeValidator(one_of(get_args(LogFormat)))]
 NoHttp = Annotated[bool, AfterValidator(_in_this_version_http), BeforeValidator(_flag)]
 
 Name = Annotated[str, _text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits or the characters _ . -")]
+StrategyName = Annotated[str, _text(r"[A-Za-z0-9_.:-]{1,200}", "a strategy's name, or package.module:Class")]
 Exchange = Annotated[
     str, AfterValidator(str.lower), _text(r"[A-Za-z0-9_]{1,64}", 'the name ccxt uses, such as "binance"')
 ]

@@ -36,7 +36,8 @@ class SmaCross(Windowed):
     def decide(self, bars: Bars) -> FloatArray:
         # Both means times ``slow``: a comparison of averages can do without the divisions.
         fast, slow = sums(bars.close, self.fast, self.slow)
-        gap = fast[..., self.slow - self.fast :] * (self.slow / self.fast) - slow
+        gap = fast[..., self.slow - self.fast :] * (self.slow / self.fast)
+        gap -= slow
         return side(gap, DEAD_BAND * np.abs(slow), self.short)
 
 

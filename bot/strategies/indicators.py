@@ -19,6 +19,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bot.domain import FloatArray
+from bot.strategies import sharing
+from bot.strategies.sharing import Series
 
 # (older, newer, length of older, length of newer) -> the aggregate of both, the windows being adjacent.
 Join = Callable[[FloatArray, FloatArray, int, int], FloatArray]
@@ -29,6 +31,24 @@ FORGOTTEN = 1e-8
 
 def fold(values: FloatArray, join: Join, *lengths: int) -> list[FloatArray]:
     """The aggregates of all windows of each length; the doubling is shared between them."""
+    if sharing.pool and (part := sharing.part_of(values)):
+        return [part.of(_grown(part.series, join, length)) for length in lengths]
+    return _folded(values, join, *lengths)
+
+
+def _grown(series: Series, join: Join, length: int) -> FloatArray:
+    """The aggregates of a series that is shared, joined like those of ``_folded`` from what is known already."""
+    return series.windows((join, length), _joined, series, join, length) if length > 1 else series.values
+
+
+def _joined(series: Series, join: Join, length: int) -> FloatArray:
+    older = 1 << (length - 1).bit_length() - 1
+    newer = length - older
+    first, last = _grown(series, join, older), _grown(series, join, newer)
+    return join(first[..., :-newer], last[..., older:], older, newer)
+
+
+def _folded(values: FloatArray, join: Join, *lengths: int) -> list[FloatArray]:
     digits = functools.reduce(operator.or_, lengths)
     doubled = {1: values}
     size = 1
@@ -71,12 +91,16 @@ def ema(values: FloatArray, period: int) -> FloatArray:
 def decayed(values: FloatArray, weight: float) -> FloatArray:
     """sum(q**k * value[t - k]) / sum(q**k) for k below ``memory(weight)``, with q = 1 - weight."""
     decay = 1 - weight
+    window = memory(weight)
+    return fold(values, _decaying(decay), window)[0] * (weight / (1 - power(decay, window)))
 
+
+@functools.cache
+def _decaying(decay: float) -> Join:
     def join(older: FloatArray, newer: FloatArray, _: int, age: int) -> FloatArray:
         return newer + older * power(decay, age)
 
-    window = memory(weight)
-    return fold(values, join, window)[0] * (weight / (1 - power(decay, window)))
+    return join
 
 
 @functools.cache
@@ -105,6 +129,12 @@ def rsi(closes: FloatArray, period: int) -> FloatArray:
 
     The window is ``memory(1 / period) + 1`` closes. NaN where no close in it differs from the next.
     """
+    if sharing.pool and (part := sharing.part_of(closes)):
+        return part.of(part.series.windows((rsi, period), _rsi, part.series.values, period))
+    return _rsi(closes, period)
+
+
+def _rsi(closes: FloatArray, period: int) -> FloatArray:
     change = closes[..., 1:] - closes[..., :-1]
     moves = np.empty((2, *change.shape))
     np.maximum(change, 0.0, out=moves[0])
@@ -120,6 +150,17 @@ def moments(values: FloatArray, period: int) -> tuple[FloatArray, FloatArray]:
     Windows are joined as (mean, sum of squared deviations) pairs (Chan, Golub, LeVeque 1979). Only
     differences are squared, so equal values have a deviation of exactly zero, and large ones lose no digits.
     """
+    if sharing.pool and (part := sharing.part_of(values)):
+        mean, deviation = part.of(part.series.windows((moments, period), _both_moments, part.series.values, period))
+        return mean, deviation
+    return _moments(values, period)
+
+
+def _both_moments(values: FloatArray, period: int) -> FloatArray:
+    return np.stack(_moments(values, period))
+
+
+def _moments(values: FloatArray, period: int) -> tuple[FloatArray, FloatArray]:
     pairs = np.zeros((2, *values.shape))
     pairs[0] = values
     mean, squares = fold(pairs, _join_moments, period)[0]

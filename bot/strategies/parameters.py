@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -41,7 +42,8 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 def checked(strategy: Any) -> dict[str, Any]:
     """The fields of a strategy dataclass as plain int, float and bool. StrategyError names all bad ones."""
     values, problems = {}, []
-    for key, hint in _hints(type(strategy)).items():
+    cls: Any = type(strategy)
+    for key, hint in _hints(cls).items():
         value = getattr(strategy, key)
         try:
             values[key] = _plain(value, hint)
@@ -52,7 +54,8 @@ def checked(strategy: Any) -> dict[str, Any]:
     return values
 
 
-def _hints(cls: type) -> dict[str, Any]:
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in fields(cls)}
 

@@ -6,12 +6,13 @@ StrategyError with sentences for that person.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -42,31 +43,59 @@ class _Offer:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """Builds the strategy of one name as often as it is asked to: a user's file is looked for and read once."""
+
+    _offer: _Offer
+
+    @classmethod
+    def of(cls, name: str, folder: Path | None = None) -> Factory:
+        """Raises StrategyError, see ``load``."""
+        if ":" in name:
+            return cls(_imported(name))
+        if name not in BUILT_IN:
+            return cls(_found(name, folder))
+        if folder is not None and (folder / f"{name}.py").exists():
+            raise StrategyError(_clash(name, f"{name}.py"))
+        return cls(_Offer(name, BUILT_IN[name], "built in"))
+
+    def build(self, params: Mapping[str, Any]) -> Strategy:
+        return _construct(self._offer, params)
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Raises StrategyError if there are no parameters of these names, or must be others too."""
+        if problems := _matched(self._offer, dict.fromkeys(names))[0]:
+            raise StrategyError(*problems)
+
+
 def build(name: str, **params: Any) -> Strategy:
     """The strategy called ``name``: a built-in one, or ``package.module:Class``. Raises StrategyError."""
     return load(name, params)
 
 
 def load(name: str, params: Mapping[str, Any], folder: Path | None = None) -> Strategy:
-    """Like ``build``, and also finds the classes in the ``.py`` files of ``folder``.
+    """Like ``build``, and also finds the classes in the ``.py`` files of ``folder``, or in one file in its place.
 
     A file offers its public classes that have a ``targets`` method, each under its ``name`` attribute or else
     the file's name. Each file is imported by itself: it cannot import its neighbours, and sys.path is left
     alone.
     """
-    if ":" in name:
-        return _construct(_imported(name), params)
-    if name in BUILT_IN:
-        if folder is not None and (folder / f"{name}.py").exists():
-            raise StrategyError(_clash(name, f"{name}.py"))
-        return _construct(_Offer(name, BUILT_IN[name], "built in"), params)
-    return _construct(_found(name, folder), params)
+    return Factory.of(name, folder).build(params)
 
 
 def known(folder: Path | None = None) -> list[str]:
     """The names that ``load`` understands, sorted; a file that cannot be imported offers none."""
     offers, _ = _scan(folder)
     return sorted({*BUILT_IN, *(offer.name for offer in offers)})
+
+
+def names_in(file: Path) -> list[str]:
+    """The names that ``load`` finds in one file. Raises StrategyError."""
+    offers, broken = _scan(file)
+    if broken:
+        raise StrategyError(*broken.values())
+    return [offer.name for offer in offers]
 
 
 def _imported(path: str) -> _Offer:
@@ -120,6 +149,8 @@ def _scan(folder: Path | None) -> tuple[list[_Offer], dict[str, str]]:
 def _files(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
+    if folder.is_file():
+        return [folder]
     if not folder.is_dir():
         raise StrategyError(f"the strategies folder {folder} does not exist.")
     return sorted(file for file in folder.glob("*.py") if not file.name.startswith("_"))
@@ -186,13 +217,10 @@ def _construct(offer: _Offer, params: Mapping[str, Any]) -> Strategy:
 
 def _matched(offer: _Offer, params: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """What is wrong with the parameters' names, and the parameters whose names are right."""
-    try:
-        signature = inspect.signature(offer.cls).parameters.values()
-    except (TypeError, ValueError):
+    cls: Any = offer.cls
+    allowed = _parameters(cls)
+    if allowed is None:
         return [], dict(params)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature):
-        return [], dict(params)
-    allowed = {p.name: p for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
     problems = [
         f"{offer.name}: no parameter called {key!r}{did_you_mean(key, allowed)}; {takes}."
@@ -205,6 +233,18 @@ def _matched(offer: _Offer, params: Mapping[str, Any]) -> tuple[list[str], dict[
         if parameter.default is parameter.empty and key not in params
     ]
     return problems, {key: value for key, value in params.items() if key in allowed}
+
+
+@functools.cache
+def _parameters(cls: Any) -> dict[str, inspect.Parameter] | None:
+    """What can be given by name; None for a class that takes anything, or does not say what."""
+    try:
+        signature = inspect.signature(cls).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature):
+        return None
+    return {p.name: p for p in signature if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
 def _usable(strategy: Any, lookback: object, offer: _Offer) -> Strategy:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bot.app import RunOptions, run, tune_collector
+from bot.app import RunOptions, run
+from bot.compose import tune_collector
 from bot.ports import Strategy
 from bot.service.stop import StopSignals
 from bot.settings import Settings, load_settings
@@ -194,7 +195,7 @@ _HEAVY = (
 )
 _MEMORY = """
 import asyncio, pathlib
-from bot.app import tune_collector
+from bot.compose import tune_collector
 from bot.strategies import build
 from tests.benchmarks.scenario import INTERVAL_MS, START_MS, loop_over, tape
 from tests.benchmarks.measure import resident_mb

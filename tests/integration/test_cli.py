@@ -19,7 +19,10 @@ import pytest
 from bot.repositories import open_database
 from tests.integration.daemon import Daemon, Result, paperloop, polls_in, settings, together
 
-VERBS = ("run", "status", "trades", "signals", "why", "config", "doctor", "download")
+VERBS = (
+    "run", "status", "trades", "signals", "why", "config", "doctor", "download", "backtest", "check", "compare",
+    "optimize",
+)  # fmt: skip
 READING = (["status"], ["trades"], ["signals"], ["why", "BTC/USDT"])
 STATUS_KEYS = {
     "ledger", "running", "pid", "polls", "ticks", "signals", "orders", "trades", "digest", "last_price_at",

@@ -152,7 +152,7 @@ def as_before(config: dict[str, Any]) -> dict[str, Any]:
     for entry in config["markets"]:
         for key in NEW_KEYS:
             assert entry.pop(key) is None
-    assert config["settings"]["execution"] == {"fee_rate": "0.001", "slippage_bps": "0"}
+    assert config["settings"]["execution"] == {"fee_rate": "0.001", "slippage_bps": "0", "fill": "next_open"}
     return config
 
 

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from bot.domain import ZERO, Account, Block, OrderSide, Signal
-from bot.engine import Decision, Engine, LoopState, Marks, OrderRequest, Plan
+from bot.engine import Decision, Engine, LoopState, Moments, OrderRequest, Plan
 from bot.execution import MockExecutor
 from bot.feeds.screen import Screen
 from bot.loop import TradingLoop
@@ -122,7 +122,7 @@ class DoubleFill(MockExecutor):
     async def execute_order(
         self, symbol: str, side: OrderSide, quantity: Any, *rest: Any, **more: Any
     ) -> dict[str, Any]:
-        order = await super().execute_order(symbol, side, quantity, *rest, **more)
+        order = await super().execute_order(symbol, side, quantity, *rest, **{**more, "told": True})
         if order["info"]["trade_db_id"] % 50 == 0:
             self._account.position(symbol).apply_fill(side, Decimal(quantity), Decimal(str(order["price"])))
         return order
@@ -171,7 +171,7 @@ class Moody(Engine):
 
     asked = 0
 
-    def order_for(self, signal: Signal, account: Account, marks: Marks) -> OrderRequest | str:
+    def order_for(self, signal: Signal, account: Account, marks: Moments) -> OrderRequest | str:
         self.asked += 1
         request = super().order_for(signal, account, marks)
         if isinstance(request, str) or self.asked % 20:

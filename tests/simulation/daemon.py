@@ -57,6 +57,5 @@ class Parts:
             )
             for account in state.accounts.values()
         }
-        costs = terms.unit_costs(feed.markets)
-        engine, ledger = self.engine(plans, feed.markets, costs), Ledger(database, signals, accounts, ticks)
+        engine, ledger = self.engine(plans, feed.markets, terms), Ledger(database, signals, accounts, ticks)
         return self.loop(feed, engine, executors, state, ledger, clock, pace, observer)

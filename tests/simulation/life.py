@@ -171,6 +171,7 @@ class Watched:
         price: float | Decimal | None = None,
         *,
         signal: Signal | None = None,
+        told: bool = True,
     ) -> dict[str, Any]:
         life, world = self._life, self._life.world
         # One block is one step: who is held up in the middle of it still trades at its prices.
@@ -178,7 +179,7 @@ class Watched:
         age_ms = life.began_ms - life.answered_ms
         if age_ms > life.settings.stale_after_ms and not life.dead:
             world.violated(f"{symbol} is traded on a price that came {age_ms / 1000:.1f} s ago")
-        order = await self._executor.execute_order(symbol, side, quantity, order_type, price, signal=signal)
+        order = await self._executor.execute_order(symbol, side, quantity, order_type, price, signal=signal, told=told)
         if life.chance.hits(life.rates.slow_order):
             seconds = life.chance.between(0.01, 0.5)
             life.befall(seconds, life.rates.disturbed_write)

@@ -26,7 +26,7 @@ DAY_S = 86_400
 # Days have fewer accidents an hour, and stretches of trading between them.
 CALMER = 0.3
 # Of seed 1 for half an hour, on every Python version. It changes with what the daemon does, and then it may.
-GOLDEN = ("1f545ef2b3efaa926a5d06b22f097055", 0.5)
+GOLDEN = ("478a1c2cbd213f3818466a1b67e09593", 0.5)
 SEEDS_FOR_BUGS = 8
 # Seeds that found a mistake once: 154 a price that was traded on after the wall clock had been set back.
 REMEMBERED = (154,)

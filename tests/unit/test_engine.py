@@ -32,9 +32,10 @@ from bot.engine import (
     Sizing,
     SizingKind,
 )
+from bot.fills import Terms, settle, touch_price
 from bot.ports import Strategy
 from bot.strategies import build
-from bot.timeframes import timeframe_of
+from bot.timeframes import TIMEFRAMES, timeframe_of
 from tests.scripted import Momentum, part
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "DOGE/USDT")
@@ -115,13 +116,15 @@ def parts(block: Block, cuts: Sequence[int]) -> Iterator[Block]:
         yield part(block, start, end)
 
 
-def decided(asked: Sequence[Plan], blocks: Iterator[Block] | Sequence[Block]) -> tuple[list[Signal], LoopState]:
+def decided(
+    asked: Sequence[Plan], blocks: Iterator[Block] | Sequence[Block], *, at_close: bool = False
+) -> tuple[list[Signal], LoopState]:
     engine, state = Engine(asked, MARKETS), None
     signals: list[Signal] = []
     polls = 0
     for block in blocks:
         if state is None:
-            state = LoopState.empty(block.symbols, asked, {})
+            state = LoopState.empty(block.symbols, asked, {}, at_close=at_close)
         decision = engine.decide(state, block, polls + 1, len(signals) + 1)
         signals += decision.signals
         polls += block.polls
@@ -139,19 +142,26 @@ class Pencil:
     # So many were closed when it was asked the last time.
     asked: int = -1
 
-    def draw(self, start: int, price: float) -> None:
+    def draw(self, start: int, price: float, *, ends: bool) -> None:
         if self.bar and self.bar[0] != start:
-            self.closed.append(tuple(self.bar))
-            self.bar = []
+            self.close()
         self.bar = self.bar or [start, price, price, price, price]
         self.bar[2:] = [max(self.bar[2], price), min(self.bar[3], price), price]
+        if ends:
+            self.close()
+
+    def close(self) -> None:
+        self.closed.append(tuple(self.bar))
+        self.bar = []
 
     def window(self, lookback: int) -> Bars:
         columns = list(zip(*self.closed[-lookback:], strict=True))
         return Bars.from_arrays(columns[0], *columns[1:])
 
 
-def by_hand(asked: Sequence[Plan], block: Block, warmup: int = 0) -> list[tuple[object, ...]]:
+def by_hand(
+    asked: Sequence[Plan], block: Block, warmup: int = 0, *, at_close: bool = False
+) -> list[tuple[object, ...]]:
     """Poll by poll, plan by plan, symbol by symbol: a list of prices for each, and the strategy asked of its end."""
     drawn: defaultdict[tuple[str, str], Pencil] = defaultdict(Pencil)
     prices: dict[str, list[float]] = {symbol: [] for symbol in block.symbols}
@@ -165,8 +175,10 @@ def by_hand(asked: Sequence[Plan], block: Block, warmup: int = 0) -> list[tuple[
             times[block.symbols[row]].append(int(block.timestamp[column]))
             for plan in asked:
                 if plan.timeframe is not None:
-                    start = plan.timeframe.open_of(int(block.timestamp[column]))
-                    drawn[plan.account, block.symbols[row]].draw(start, float(block.last[row, column]))
+                    time = int(block.timestamp[column])
+                    start = plan.timeframe.open_of(time)
+                    ends = at_close and time == plan.timeframe.back(start, -1) - 1
+                    drawn[plan.account, block.symbols[row]].draw(start, float(block.last[row, column]), ends=ends)
         for plan in asked if column >= warmup else ():
             lookback = plan.strategy.lookback
             for row in fresh:
@@ -312,6 +324,15 @@ class Ranging:
         return found
 
 
+class Stamped:
+    """The target tells which bar it was asked of last: 1/16 the first minute, 1/32 the second."""
+
+    name, lookback = "stamped", 1
+
+    def targets(self, bars: Bars) -> FloatArray:
+        return 1 / 2.0 ** (4 + (bars.timestamp - START_MS) // 60_000)
+
+
 def on(name: str, *strategies: Strategy) -> list[Plan]:
     return [
         Plan(each, f"{name}-{number}-{each.name}", UNIT, timeframe=timeframe_of(name))
@@ -341,6 +362,25 @@ def slow_tape(seed: int, gaps: float, polls: int = POLLS) -> Block:
     return replace(block, timestamp=YEAR_END_MS + np.cumsum(steps))
 
 
+def closing_tape(seed: int, gaps: float, polls: int = POLLS) -> Block:
+    """The same, with many ticks in the last millisecond of a minute, some of these of an hour or the year."""
+    block = slow_tape(seed, gaps, polls)
+    rng = np.random.default_rng(seed)
+    minutes = block.timestamp // 60_000
+    last = np.flatnonzero(np.append(minutes[1:] != minutes[:-1], True))
+    chosen = last[rng.random(len(last)) < 0.6]
+    times = block.timestamp.copy()
+    times[chosen] = (minutes[chosen] + 1) * 60_000 - 1
+    year_end = int(np.searchsorted(times, START_MS))
+    if year_end > 0 and rng.random() < 0.7:
+        times[year_end - 1] = START_MS - 1
+    return replace(block, timestamp=times)
+
+
+def bar_tape(seed: int, gaps: float, polls: int = POLLS, *, at_close: bool) -> Block:
+    return closing_tape(seed, gaps, polls) if at_close else slow_tape(seed, gaps, polls)
+
+
 class TestBars:
     """A bar is decided on at the tick that closes it."""
 
@@ -350,36 +390,44 @@ class TestBars:
         gaps=st.sampled_from([0.0, 0.1, 0.6, 0.95]),
         cuts=st.lists(st.integers(1, POLLS)),
         warmup=st.sampled_from([0, 0, 1, 20, 60]),
+        at_close=st.booleans(),
     )
     def test_they_are_those_of_a_pencil_whatever_the_blocks(
-        self, seed: int, gaps: float, cuts: list[int], warmup: int
+        self, seed: int, gaps: float, cuts: list[int], warmup: int, at_close: bool
     ) -> None:
-        block = slow_tape(seed, gaps)
-        signals, state = decided(on_bars(), [part(block, 0, POLLS, warmup)])
-        assert [tuple(signal) for signal in signals] == by_hand(on_bars(), block, warmup)
+        block = bar_tape(seed, gaps, at_close=at_close)
+        signals, state = decided(on_bars(), [part(block, 0, POLLS, warmup)], at_close=at_close)
+        assert [tuple(signal) for signal in signals] == by_hand(on_bars(), block, warmup, at_close=at_close)
         head = warmup + 1 if warmup else 0
         rest = list(parts(part(block, head, POLLS), cuts))
-        again, state_again = decided(on_bars(), [part(block, 0, head, warmup), *rest] if head else rest)
+        blocks = [part(block, 0, head, warmup), *rest] if head else rest
+        again, state_again = decided(on_bars(), blocks, at_close=at_close)
         assert again == signals
         assert_same_state(state_again, state)
 
+    @pytest.mark.parametrize("at_close", [False, True])
     @pytest.mark.parametrize("gaps", [0.0, 0.4])
-    def test_one_poll_at_a_time(self, gaps: float) -> None:
-        block = slow_tape(17, gaps, 400)
-        signals, state = decided(on_bars(), [block])
-        again, state_again = decided(on_bars(), parts(block, range(400)))
+    def test_one_poll_at_a_time(self, gaps: float, at_close: bool) -> None:
+        block = bar_tape(17, gaps, 400, at_close=at_close)
+        signals, state = decided(on_bars(), [block], at_close=at_close)
+        again, state_again = decided(on_bars(), parts(block, range(400)), at_close=at_close)
         assert len(signals) > 200
         assert again == signals
         assert_same_state(state_again, state)
 
     @examples
-    @given(seed=st.integers(0, 10_000), gaps=st.sampled_from([0.0, 0.3, 0.9]), cut=st.integers(1, POLLS - 1))
-    def test_a_start_in_between_changes_nothing(self, seed: int, gaps: float, cut: int) -> None:
+    @given(
+        seed=st.integers(0, 10_000),
+        gaps=st.sampled_from([0.0, 0.3, 0.9]),
+        cut=st.integers(1, POLLS - 1),
+        at_close=st.booleans(),
+    )
+    def test_a_start_in_between_changes_nothing(self, seed: int, gaps: float, cut: int, at_close: bool) -> None:
         """Of the ticks before it only those are read that bars are made of; all are asked of their last bar again."""
-        block, asked = slow_tape(seed, gaps), on_bars()
-        whole, last = decided(asked, [block])
-        first, state = decided(asked, [part(block, 0, cut)])
-        engine, restarted = Engine(asked, MARKETS), LoopState.empty(SYMBOLS, asked, {})
+        block, asked = bar_tape(seed, gaps, at_close=at_close), on_bars()
+        whole, last = decided(asked, [block], at_close=at_close)
+        first, state = decided(asked, [part(block, 0, cut)], at_close=at_close)
+        engine, restarted = Engine(asked, MARKETS), LoopState.empty(SYMBOLS, asked, {}, at_close=at_close)
         kept = np.zeros(cut, np.bool_)
         for row in block.last[:, :cut]:
             seen = np.nonzero(row == row)[0]
@@ -412,6 +460,36 @@ class TestBars:
         (signal,) = decided(on("1m", build("buy_and_hold")), blocks)[0]
         assert (signal.poll, signal.timestamp, signal.ask) == (3, START_MS + 60_000, 12.01)
 
+    @pytest.mark.parametrize("one_by_one", [False, True])
+    def test_or_at_the_tick_in_its_own_last_millisecond(self, one_by_one: bool) -> None:
+        """Only where that is asked for; a bar without such a tick is closed by the next one."""
+        block = self.minutes(10, 11, 12, 13, 14)
+        offsets = np.array([0, 59_998, 59_999, 60_000, 120_001])
+        block = replace(block, timestamp=START_MS + offsets)
+        blocks = parts(block, range(len(block))) if one_by_one else [block]
+        signals, state = decided(on("1m", Stamped()), blocks, at_close=True)
+        assert [(signal.poll, signal.timestamp - START_MS, signal.target) for signal in signals] == [
+            (3, 59_999, 1 / 16),
+            (5, 120_001, 1 / 32),
+        ]
+        assert bars_of(state.candles[0]) == [[(START_MS + 60_000, *[13.0] * 4), (START_MS + 120_000, *[14.0] * 4)]]
+        (late, *_), _ = decided(on("1m", Stamped()), [block])
+        assert (late.poll, late.target) == (4, 1 / 16)
+
+    def test_nothing_is_open_after_it(self) -> None:
+        block = replace(self.minutes(10, 11), timestamp=START_MS + np.array([0, 59_999]))
+        _, state = decided(on("1m", Momentum()), [block], at_close=True)
+        assert np.isnan(state.candles[0].open_prices).all()
+
+    @pytest.mark.parametrize("warmup", [0, 1])
+    def test_one_tick_that_closes_two_bars_is_asked_of_the_newer_one(self, warmup: int) -> None:
+        block = replace(self.minutes(10, 11, 12), timestamp=START_MS + np.array([0, 119_999, 120_000]), warmup=warmup)
+        (signal,) = decided(on("1m", Stamped()), [block], at_close=True)[0]
+        assert (signal.timestamp - START_MS, signal.target) == (119_999, 1 / 32)
+        (closed,) = Candles.empty(TIMEFRAMES["1m"], 1, 1, at_close=True).after(block)[1]
+        # The first tick that is not history is asked of what was closed before it, and there was nothing.
+        assert closed.columns.tolist() == [[1] if warmup else [0, -1, 1]]
+
     def test_where_nothing_was_traded_there_is_no_bar(self) -> None:
         _, state = decided(on("1m", Momentum()), [self.minutes(10, None, None, 13, 14)])
         assert bars_of(state.candles[0]) == [
@@ -422,6 +500,11 @@ class TestBars:
         block = replace(self.minutes(10, 11, 12, 13, 14, step_ms=20_000), warmup=4)
         (signal,) = decided(on("1m", build("buy_and_hold")), [block])[0]
         assert (signal.poll, signal.ask) == (1, 14.01)
+
+    def test_a_history_that_ends_with_a_bar_is_decided_on_at_the_first_tick_after_it(self) -> None:
+        block = replace(self.minutes(10, 11, 12), timestamp=START_MS + np.array([0, 59_999, 60_000]), warmup=2)
+        (signal,) = decided(on("1m", Stamped()), [block], at_close=True)[0]
+        assert (signal.poll, signal.timestamp - START_MS, signal.target) == (1, 60_000, 1 / 16)
 
     def test_a_strategy_cannot_write_into_its_bars(self) -> None:
         class Vandal:
@@ -688,10 +771,12 @@ class TestOrders:
         assert self.order(1.0, Sizing(SizingKind.QUANTITY, Decimal("0.001")), held="0.0009") == NO_CHANGE
 
     def test_each_symbol_has_costs_of_its_own(self) -> None:
-        cheap, dear = (Market(symbol, Decimal("0.01"), Decimal("0.001")) for symbol in SYMBOLS[:2])
+        cheap, dear = (
+            Market(symbol, Decimal("0.01"), Decimal("0.001"), taker=Decimal(rate))
+            for symbol, rate in zip(SYMBOLS[:2], ("0.0005", "0.25"), strict=True)
+        )
         whole = [Plan(build("buy_and_hold"), "main", Sizing(SizingKind.EQUITY_FRACTION, Decimal(1)))]
-        costs = {cheap.symbol: Decimal("0.0005"), dear.symbol: Decimal("0.25")}
-        engine = Engine(whole, {each.symbol: each for each in (cheap, dear)}, costs)
+        engine = Engine(whole, {each.symbol: each for each in (cheap, dear)}, Terms(None))
         price = np.array([[100.0], [100.0]])
         block = Block(SYMBOLS[:2], np.array([START_MS]), price, price, price)
         account = Account("main", "USDT", Decimal(1000), Decimal(1000))
@@ -700,6 +785,29 @@ class TestOrders:
             for symbol, quantity in ((cheap.symbol, "9.995"), (dear.symbol, "8")):
                 signal = Signal(1, 1, START_MS, "main", symbol, 1.0, 100.0, 100.0)
                 assert engine.order_for(signal, account, marks) == (OrderSide.BUY, Decimal(quantity))
+
+    @pytest.mark.parametrize("target", [1.0, -1.0])
+    @pytest.mark.parametrize(("quote", "slippage_bps"), [("101.37", "2"), ("0.0137", "50"), ("99999.99", "0.5")])
+    def test_all_of_the_equity_can_be_paid_for(self, target: float, quote: str, slippage_bps: str) -> None:
+        """With its fee, and with a price that slips and is rounded to a whole step against it."""
+        listed = Market("BTC/USDT", Decimal("0.0001"), Decimal("1e-8"), taker=Decimal("0.001"))
+        whole = [Plan(build("buy_and_hold"), "main", Sizing(SizingKind.EQUITY_FRACTION, Decimal(1)))]
+        terms = Terms(None, Decimal(slippage_bps))
+        engine = Engine(whole, {"BTC/USDT": listed}, terms)
+        price = np.array([[float(quote)]])
+        block = Block(("BTC/USDT",), np.array([START_MS]), price, price, price)
+        account = Account("main", "USDT", Decimal(1000), Decimal(1000))
+        marks = engine.decide(LoopState.empty(block.symbols, whole, {"main": account}), block, 1, 1).marks
+        with localcontext(MONEY):
+            signal = Signal(1, 1, START_MS, "main", "BTC/USDT", target, float(quote), float(quote))
+            order = engine.order_for(signal, account, marks)
+            assert isinstance(order, OrderRequest)
+            paid = touch_price(order.side, signal.bid, signal.ask, terms.slippage_bps, listed.price_step)
+            for quantity, taken in ((order.quantity, True), (order.quantity + listed.amount_step, False)):
+                cost = paid * quantity
+                fresh = Account("main", "USDT", Decimal(1000), Decimal(1000))
+                outcome = settle(fresh, "BTC/USDT", order.side, quantity, paid, cost, cost * Decimal("0.001"))
+                assert isinstance(outcome, Decimal) is taken
 
     def test_flat_is_reached_without_a_price_for_what_else_is_held(self) -> None:
         size = Sizing(SizingKind.EQUITY_FRACTION, Decimal(1))

@@ -9,7 +9,7 @@ import pytest
 
 from bot.domain import Bars
 from bot.ports import Strategy
-from bot.strategies import StrategyError, build, known, load
+from bot.strategies import StrategyError, build, known, load, names_in
 from bot.strategies.crossovers import SmaCross
 from bot.strategies.registry import BUILT_IN
 
@@ -263,3 +263,14 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     assert "does not exist" in problems("mine", tmp_path / "nowhere")[0]
     with pytest.raises(StrategyError, match="does not exist"):
         known(tmp_path / "nowhere")
+
+
+def test_one_file_by_itself(tmp_path: Path) -> None:
+    strategy_file(tmp_path, "mine", CONTRARIAN)
+    strategy_file(tmp_path, "broken", "1 / 0")
+    assert names_in(tmp_path / "mine.py") == ["mine"]
+    assert load("mine", {"period": 5}, tmp_path / "mine.py").lookback == 5
+    with pytest.raises(StrategyError, match=r"broken\.py line 1: ZeroDivisionError"):
+        names_in(tmp_path / "broken.py")
+    with pytest.raises(StrategyError, match="unknown strategy 'other'"):
+        load("other", {}, tmp_path / "mine.py")

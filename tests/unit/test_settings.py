@@ -54,7 +54,7 @@ def test_without_any_source_the_defaults_hold() -> None:
     assert (second.account, second.capital, second.timeframe) == ("rsi_reversion", Decimal(10_000), "tick")
     assert (first.quantity, first.quote_amount, first.equity_fraction) == (None, None, Decimal("0.25"))
     assert settings.execution.fee_rate is None
-    assert settings.masked()["execution"] == {"slippage_bps": "0"}
+    assert settings.masked()["execution"] == {"slippage_bps": "0", "fill": "next_open"}
 
 
 def test_the_shipped_file_says_exactly_the_defaults() -> None:
@@ -349,6 +349,7 @@ WRONG_VALUES = [
     ("execution.fee_rate=-0.001", "must be at least 0 and less than 1"),
     ("execution.fee_rate=0.0000000000000000001", "= 1E-19 from --set: must have at most 18 decimal places"),
     ("execution.fee_rate=1e-999999999", "must have at most 18 decimal places"),
+    ("execution.fill=open", '= "open" from --set: must be one of "next_open", "close"; did you mean "next_open"?'),
     ("execution.slippage_bps=1001", "must be between 0 and 1000 (basis points)"),
     ('execution.slippage_bps="1_0"', "must be a number between 0 and 1000 (basis points)"),
     ("storage.path=", '= "" from --set: must be the path of a file'),
@@ -382,7 +383,7 @@ def test_wrong_value(override: str, end: str) -> None:
 
 IN_ENTRY = [
     ("", ".name from --set: is not set; every [[strategy]] needs the name of a strategy"),
-    ('name="a b"', '.name = "a b" from --set: must be 1 to 64 letters, digits or the characters _ . -'),
+    ('name="a b"', """.name = "a b" from --set: must be a strategy's name, or package.module:Class"""),
     ('name="a", account="x/y"', "must be 1 to 64 letters, digits or the characters _ . -"),
     (f'name="a", account="{"x" * 65}"', "must be 1 to 64 letters, digits or the characters _ . -"),
     (

@@ -61,6 +61,7 @@ def test_back_and_forward_again(timeframe: Timeframe, moment: datetime, count: i
     assert timeframe.open_of(there) == there
     assert timeframe.back(there, -count) == start
     assert (there < start) == (count > 0)
+    assert timeframe.ends(np.array([start, there])).tolist() == [timeframe.back(start, -1), timeframe.back(there, -1)]
 
 
 def test_weeks_begin_on_monday() -> None:
