@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from bot import __version__
 from bot.clock import SystemClock, VirtualClock
-from bot.compose import plans_of, recorded_config, recorded_markets, trading_loop, tune_collector
+from bot.compose import markets_seen, plans_of, recorded_config, trading_loop, tune_collector
 from bot.domain import Market, plain
 from bot.engine import Plan
 from bot.exchange.client import Access
@@ -173,7 +173,7 @@ async def _feed(
             if missing:
                 has = f"it has {', '.join(sorted(known))}" if known else "it has no prices"
                 raise SettingsError([f"feed.symbols: {path} has no prices of {', '.join(missing)}; {has}"])
-            markets = await _markets_seen(source)
+            markets = await markets_seen(source)
             wanted = {symbol: markets.get(symbol, Market(symbol, Decimal("1e-8"))) for symbol in feed.symbols}
             # Of a tape whose older part was deleted, only some ticks of that part are left.
             base = await source.run(seals.base)
@@ -193,7 +193,7 @@ def _exchange_feed(settings: Settings, clock: Clock, log: FilteringBoundLogger) 
 async def _ready(feed: CcxtTickerFeed, database: Database) -> bool:
     """Learns the exchange's markets; False if stopped before that."""
     try:
-        return await feed.start(await TickRepository(database).last_prices(), await _markets_seen(database))
+        return await feed.start(await TickRepository(database).last_prices(), await markets_seen(database))
     except UnknownSymbols as error:
         problems = []
         for symbol in error.symbols:
@@ -205,14 +205,6 @@ async def _ready(feed: CcxtTickerFeed, database: Database) -> bool:
         raise SettingsError([f"feed.ccxt: {fault}"]) from None
     except ValueError as error:
         raise SettingsError([f"feed.symbols: {error}"]) from None
-
-
-async def _markets_seen(database: Database) -> dict[str, Market]:
-    """The newest word on each symbol of a ledger, which may be from a run before the last one."""
-    markets: dict[str, Market] = {}
-    for run in await RunRepository(database).all():
-        markets |= recorded_markets(RunRepository.config_of(run))
-    return markets
 
 
 def markets_file(settings: Settings) -> Path:

@@ -28,6 +28,7 @@ from bot.repositories import (
     Database,
     LedgerError,
     Retention,
+    RunRepository,
     SignalRepository,
     TickRepository,
     TradeRepository,
@@ -159,6 +160,14 @@ def recorded_markets(config: Mapping[str, Any]) -> dict[str, Market]:
     for entry in config["markets"]:
         numbers: dict[str, Any] = {key: value and Decimal(value) for key, value in entry.items() if key != "symbol"}
         markets[entry["symbol"]] = Market(entry["symbol"], **numbers)
+    return markets
+
+
+async def markets_seen(database: Database) -> dict[str, Market]:
+    """The newest word on each symbol of a ledger, which may be from a run before the last one."""
+    markets: dict[str, Market] = {}
+    for run in await RunRepository(database).all():
+        markets |= recorded_markets(RunRepository.config_of(run))
     return markets
 
 

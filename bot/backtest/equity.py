@@ -55,8 +55,13 @@ def equities(
     """
     if len(bars) != len(trades.symbols):
         raise ValueError(f"{len(trades.symbols)} symbols need as many series of closes, got {len(bars)}")
+    return valued(capital, trades, panels([cut(one, block) for one in bars]))
+
+
+def valued(capital: float, trades: Trades, axis: Iterable[Panel]) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Times and equity of each panel. Raises ValueError if the trades are not in the order of time."""
     valuation = Valuation.of(capital, trades)
-    return ((panel.times, valuation.at(panel)) for panel in panels([cut(one, block) for one in bars]))
+    return ((panel.times, valuation.at(panel)) for panel in axis)
 
 
 def cut(bars: Closes, block: int = BLOCK) -> Iterator[Closes]:

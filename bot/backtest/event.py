@@ -75,7 +75,9 @@ async def lived(
 
     Raises SettingsError, LedgerError, and ValueError for candles out of order.
     """
-    settings = _on_candles(settings, timeframe, record=persist is not None)
+    settings = on_candles(settings, timeframe)
+    storage = settings.storage.model_copy(update={"record_ticks": persist is not None})
+    settings = settings.model_copy(update={"storage": storage})
     plans = plans or plans_of(settings, failed, polled=False)
     symbols = settings.feed.symbols
     streams = {symbol: streams[symbol] for symbol in symbols}
@@ -107,8 +109,9 @@ async def lived(
         return await _read(database, settings, reason)
 
 
-def _on_candles(settings: Settings, timeframe: Timeframe, *, record: bool) -> Settings:
-    """The settings that are recorded. Raises SettingsError for bars that the candles do not add up to."""
+def on_candles(settings: Settings, timeframe: Timeframe) -> Settings:
+    """The settings with a strategy on ticks put on candles of this timeframe. Raises SettingsError for bars that the
+    candles do not add up to."""
     entries, problems = [], []
     for number, entry in enumerate(settings.strategy, start=1):
         name = timeframe.name if entry.timeframe == TICK else entry.timeframe
@@ -119,8 +122,7 @@ def _on_candles(settings: Settings, timeframe: Timeframe, *, record: bool) -> Se
         entries.append(entry.model_copy(update={"timeframe": name}))
     if problems:
         raise SettingsError(problems)
-    storage = settings.storage.model_copy(update={"record_ticks": record})
-    return settings.model_copy(update={"strategy": tuple(entries), "storage": storage})
+    return settings.model_copy(update={"strategy": tuple(entries)})
 
 
 @asynccontextmanager

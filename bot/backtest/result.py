@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from bot.backtest.curve import Curve
-from bot.backtest.equity import Closes, Panel, Valuation, cut, panels
+from bot.backtest.equity import Closes, Panel, cut, panels, valued
 from bot.backtest.metrics import Metrics, metrics_of
 from bot.backtest.source import Marks, Source
 from bot.backtest.trades import Trades
@@ -82,15 +82,13 @@ class Result:
     @cached_property
     def curve(self) -> Curve:
         """The equity from bar to bar, as a report needs it."""
-        valuation = Valuation.of(float(self.capital), self.trades)
-        blocks = ((panel.times, valuation.at(panel)) for panel in self.prices.panels())
+        blocks = valued(float(self.capital), self.trades, self.prices.panels())
         return Curve.folded(float(self.capital), self.prices.start_ms, blocks)
 
     @cached_property
     def equity(self) -> FloatArray:
         """What the account is worth at each close, shape [N]: cash and positions, in the quote currency."""
-        valuation = Valuation.of(float(self.capital), self.trades)
-        found = [valuation.at(panel) for panel in self.prices.panels()]
+        found = [equity for _, equity in valued(float(self.capital), self.trades, self.prices.panels())]
         return np.concatenate(found) if found else np.zeros(0)
 
     @cached_property

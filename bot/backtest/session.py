@@ -10,36 +10,28 @@ import numpy as np
 
 from bot.backtest.data import MarketData, Series
 from bot.backtest.equity import Closes, Panel, panels
-from bot.backtest.event import lived
+from bot.backtest.event import lived, on_candles
 from bot.backtest.result import PricesInMemory, Result
+from bot.backtest.setup import traded
 from bot.backtest.source import NEXT_OPEN, CandleSource, Quotes, Source, TickSource
-from bot.backtest.vectorised import simulated
+from bot.backtest.vectorised import asked_by
 from bot.compose import Failed, plans_of
-from bot.domain import Account, Bars, FloatArray
+from bot.domain import Bars, FloatArray
 from bot.engine import Plan, lookbacks_of
 from bot.fills import Terms
 from bot.settings import Settings, SettingsError
-from bot.timeframes import TICK, TIMEFRAMES, Timeframe
+from bot.timeframes import Timeframe
 
 
 def on_data(settings: Settings, data: MarketData) -> Settings:
     """The settings with the symbols of the data; on candles, a strategy on ticks takes these. Raises SettingsError for
     bars that the candles do not add up to."""
-    base, problems, entries = data.timeframe, [], []
-    if base is None and settings.execution.fill != NEXT_OPEN:
-        problems.append(f'execution.fill = "{settings.execution.fill}" is for candles: a ledger has ticks')
-    for number, entry in enumerate(settings.strategy, start=1):
-        if base is None:
-            entries.append(entry)
-            continue
-        name = base.name if entry.timeframe == TICK else entry.timeframe
-        if not base.makes(TIMEFRAMES[name]):
-            problems.append(f'strategy#{number}.timeframe = "{name}": candles of {base.name} do not add up to that')
-        entries.append(entry.model_copy(update={"timeframe": name}))
-    if problems:
-        raise SettingsError(problems)
+    if data.timeframe is not None:
+        settings = on_candles(settings, data.timeframe)
+    elif settings.execution.fill != NEXT_OPEN:
+        raise SettingsError([f'execution.fill = "{settings.execution.fill}" is for candles: a ledger has ticks'])
     feed = settings.feed.model_copy(update={"symbols": data.symbols})
-    return settings.model_copy(update={"strategy": tuple(entries), "feed": feed})
+    return settings.model_copy(update={"feed": feed})
 
 
 # The part of the work that reading is taken for.
@@ -64,9 +56,8 @@ def vectorised(
     found = []
     for number, (plan, entry) in enumerate(zip(plans, settings.strategy, strict=True)):
         progress(entry.account, _READING + (1 - _READING) * number / len(plans))
-        account = Account(entry.account, next(iter(data.markets.values())).quote, entry.capital, entry.capital)
-        booked = simulated(plan, account, sources, terms)
-        found.append(Result(plan, entry.capital, booked.trades, booked.refused, prices))
+        (asked,) = asked_by([plan], sources)
+        found.append(traded(plan, entry.capital, sources, terms, asked, prices))
     return found
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import numpy as np
 
+from bot.backtest.at_once import Asked
 from bot.backtest.booking import booked
 from bot.backtest.data.view import AsOf
 from bot.backtest.result import PricesInMemory, Result
@@ -49,11 +50,17 @@ class Setup:
         one that raised."""
         plans = [Plan(each, each.name, self.sizing, on_error, self.timeframe) for each in strategies]
         prices = PricesInMemory(self.sources)
-        currency = next(iter(self.sources.values())).market.quote
         for plan, asked in zip(plans, asked_by(plans, self.sources), strict=True):
-            account = Account(plan.account, currency, self.capital, self.capital)
-            found = booked(plan, account, self.sources, asked, self.terms)
-            yield Result(plan, self.capital, found.trades, found.refused, prices)
+            yield traded(plan, self.capital, self.sources, self.terms, asked, prices)
+
+
+def traded(
+    plan: Plan, capital: Decimal, sources: Mapping[str, Source], terms: Terms, asked: Asked, prices: PricesInMemory
+) -> Result:
+    """What a plan comes to that asks for this, with a new account of its own."""
+    currency = next(iter(sources.values())).market.quote
+    found = booked(plan, Account(plan.account, currency, capital, capital), sources, asked, terms)
+    return Result(plan, capital, found.trades, found.refused, prices)
 
 
 def times_of(source: Source) -> IntArray:

@@ -15,7 +15,7 @@ from bot.cli.shared import EXIT_USAGE, AccountName, AsJson, application, fail, s
 if TYPE_CHECKING:
     from bot.backtest.compare import Candles, Outline, Stretch
     from bot.backtest.data import MarketData
-    from bot.service.progress import Work
+    from bot.backtest.session import Progress
     from bot.timeframes import Timeframe
 
 
@@ -65,14 +65,12 @@ def compare_verb(
     from bot.backtest.compare import compared, document, outline_of, recording_of, text
     from bot.backtest.compare.candles import within
     from bot.backtest.data import DataError
-    from bot.clock import SystemClock
     from bot.compose import tune_collector
-    from bot.service.progress import Work
 
     tune_collector()
     tolerance_ms = None if tolerance is None else round(tolerance * 1000)
     try:
-        with Work(SystemClock().monotonic) as work:
+        with trading.progress(wanted=not as_json) as progress:
             outline = asyncio.run(outline_of(ledger))
             notes = list(outline.notes)
             stretches = _asked_for(outline, account, timerange)
@@ -81,12 +79,12 @@ def compare_verb(
                 ticks_as = _timeframe(timeframe)
                 stretches = _on_candles(stretches, ticks_as, notes)
                 market_data = _opened(outline, stretches, data, ticks_as, repair)
-                candles = _candles(market_data, stretches, ticks_as, changed, work)
-                notes += [note for each in market_data.series.values() if each.report for note in each.report.notes()]
+                candles = _candles(market_data, stretches, ticks_as, changed, progress)
+                notes += trading.notes(market_data)
                 stretches, cut = within(stretches, candles)
                 notes += cut
             recording = asyncio.run(recording_of(ledger, outline, stretches))
-            found = list(compared(recording, candles, tolerance_ms=tolerance_ms, progress=work.at))
+            found = list(compared(recording, candles, tolerance_ms=tolerance_ms, progress=progress))
     except DataError as error:
         fail(str(error), error.exit_code)
     told = document(found, ledger=str(ledger), against=data or (), notes=notes, limit=limit)
@@ -177,7 +175,11 @@ def _opened(
 
 
 def _candles(
-    data: MarketData, stretches: Sequence[Stretch], ticks_as: Timeframe | None, changed: dict[str, str], work: Work
+    data: MarketData,
+    stretches: Sequence[Stretch],
+    ticks_as: Timeframe | None,
+    changed: dict[str, str],
+    progress: Progress,
 ) -> Candles:
     from bot.backtest.compare.candles import candles_of
     from bot.settings import load_settings
@@ -185,4 +187,4 @@ def _candles(
     # Judged as settings are. Raises SettingsError.
     given = load_settings((), [f"execution.{key}={text}" for key, text in changed.items()], {}, None).execution
     execution = {key: getattr(given, key) for key in changed}
-    return candles_of(data, stretches, ticks_as=ticks_as, execution=execution, progress=work.at)
+    return candles_of(data, stretches, ticks_as=ticks_as, execution=execution, progress=progress)

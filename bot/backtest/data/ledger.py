@@ -12,9 +12,9 @@ import numpy as np
 from bot.backtest.data.errors import EXIT_USAGE, DataError
 from bot.backtest.data.marketdata import TickSeries
 from bot.backtest.data.rows import BoolArray
-from bot.compose import recorded_markets
+from bot.compose import markets_seen
 from bot.domain import FloatArray, IntArray, Market
-from bot.repositories import Database, LedgerError, RunRepository, TickRepository, open_database, seals
+from bot.repositories import Database, LedgerError, TickRepository, open_database, seals
 from bot.repositories.ticks import AT_ONCE, ID
 from bot.repositories.worker import InlineWorker
 
@@ -47,7 +47,7 @@ async def ticks_of(source: Database, symbols: Sequence[str]) -> dict[str, TickSe
         # What retention has left of the tape before this tick is full of holes.
         whole_after = (await source.run(seals.base)).cursor.ticks
         columns = await _read(tape, symbols, await tape.symbols(), whole_after)
-        markets = await _markets(source)
+        markets = await markets_seen(source)
     except (ArithmeticError, LookupError, TypeError, ValueError) as damage:
         # A damaged row may hold anything.
         raise LedgerError(f"{source.path} is damaged: {damage!r}") from damage
@@ -105,11 +105,3 @@ class _Ticks:
         bid, ask, last = np.concatenate([np.zeros((3, 0)), *self.prices], axis=1)
         history = np.concatenate([np.zeros(0, np.bool_), *self.history])
         return TickSeries(symbol, market, times, bid, ask, last, history)
-
-
-async def _markets(source: Database) -> dict[str, Market]:
-    """The newest word on each symbol."""
-    markets: dict[str, Market] = {}
-    for run in await RunRepository(source).all():
-        markets |= recorded_markets(RunRepository.config_of(run))
-    return markets
