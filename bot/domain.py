@@ -32,6 +32,7 @@ AMOUNT_LIMIT = Decimal(10) ** 15
 # A venue that does not say what it takes is not taken to be free. Ledgers are replayed with it: it stays as it is.
 UNKNOWN_FEE_RATE = Decimal("0.001")
 DECIMALS_MAX = 18
+NAMES_MAX = 8
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -48,6 +49,12 @@ class OrderType(StrEnum):
 def to_decimal(value: float) -> Decimal:
     """The shortest decimal that reads back as ``value``: 50000.12 becomes Decimal('50000.12'), not its binary tail."""
     return Decimal(repr(float(value)))
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
+    return ", ".join(names[:NAMES_MAX]) + more
 
 
 def plain(value: Decimal) -> str:

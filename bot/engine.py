@@ -124,6 +124,10 @@ class LoopState:
         self.candles, self.newest_ms = decision.candles, decision.newest_ms
         self.last_prices.update(decision.last_prices)
 
+    def equity(self) -> dict[str, float]:
+        """Cash plus positions at the last prices, by account."""
+        return {name: account.equity(self.last_prices) for name, account in self.accounts.items()}
+
     def restore_targets(self, plans: Sequence[Plan], stored: Mapping[tuple[str, str], float]) -> None:
         for row, plan in enumerate(plans):
             for column, symbol in enumerate(self.symbols):

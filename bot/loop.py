@@ -9,7 +9,7 @@ from decimal import setcontext
 from hashlib import blake2b
 from typing import Any
 
-from bot.domain import MONEY, Block, OrderType, Signal
+from bot.domain import MONEY, Account, Block, OrderType, Signal
 from bot.engine import Decision, Engine, LoopState
 from bot.ports import Clock, Executor, FeedError, NotYet, Observer, OrderRefused, PriceFeed, Window
 from bot.repositories import (
@@ -146,6 +146,7 @@ class TradingLoop:
     async def step(self, block: Block) -> None:
         """Decides and executes one block, all of it or nothing."""
         setcontext(MONEY)
+        began_s = self._clock.monotonic()
         if self._must_reload:
             await self._reload()
         cursor, polls = self._cursor, self._cursor.polls
@@ -166,7 +167,7 @@ class TradingLoop:
             await self._reload()
             raise
         self.state.advance(decision)
-        self._report(outcomes)
+        self._report(LoopStatus(self, self._clock.monotonic() - began_s, decision.last_prices), outcomes)
 
     async def _execute(self, decision: Decision) -> list[tuple[Signal, dict[str, Any] | str]]:
         """Every signal of a block in order, each with its order or the reason why there is none."""
@@ -302,13 +303,13 @@ class TradingLoop:
             self._observer.resumed(self._clock.monotonic() - self._failing_since, self._failures)
             self._failures = 0
 
-    def _report(self, outcomes: list[tuple[Signal, dict[str, Any] | str]]) -> None:
+    def _report(self, status: LoopStatus, outcomes: list[tuple[Signal, dict[str, Any] | str]]) -> None:
         # It is in the ledger; whoever fails to hear of it cannot take it back or stop what follows.
         with suppress(Exception):
-            self._tell(outcomes)
+            self._tell(status, outcomes)
 
-    def _tell(self, outcomes: list[tuple[Signal, dict[str, Any] | str]]) -> None:
-        self._observer.stepped(LoopStatus(self))
+    def _tell(self, status: LoopStatus, outcomes: list[tuple[Signal, dict[str, Any] | str]]) -> None:
+        self._observer.stepped(status)
         for signal, outcome in outcomes:
             if isinstance(outcome, str):
                 self._observer.refused(signal, outcome)
@@ -317,11 +318,12 @@ class TradingLoop:
 
 
 class LoopStatus:
-    """A view of the loop for those who watch it."""
+    """A view of the loop for those who watch it: see ``ports.Status``."""
 
-    __slots__ = ("_clock", "_cursor", "_database", "_state")
+    __slots__ = ("_clock", "_cursor", "_database", "_state", "quoted", "step_s")
 
-    def __init__(self, loop: TradingLoop) -> None:
+    def __init__(self, loop: TradingLoop, step_s: float, quoted: Mapping[str, float]) -> None:
+        self.step_s, self.quoted = step_s, quoted
         self._cursor, self._database, self._state = loop._cursor, loop._database, loop.state
         self._clock = loop._clock
 
@@ -353,9 +355,16 @@ class LoopStatus:
     def log_bytes(self) -> int:
         return self._database.log_bytes
 
+    @property
+    def prices(self) -> Mapping[str, float]:
+        return self._state.last_prices
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        return self._state.accounts
+
     def clock_events(self) -> dict[str, int]:
         return {"missed_beats": self._clock.missed_beats, "clock_steps": self._clock.steps}
 
     def equity(self) -> dict[str, float]:
-        prices = self._state.last_prices
-        return {name: account.equity(prices) for name, account in self._state.accounts.items()}
+        return self._state.equity()

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 from bot.bars import Lookback
-from bot.domain import Bars, Block, FloatArray, Market, OrderSide, OrderType, Signal
+from bot.domain import Account, Bars, Block, FloatArray, Market, OrderSide, OrderType, Signal
 
 
 class FeedError(Exception):
@@ -168,7 +168,8 @@ class Silent:
 
 
 class Status(Protocol):
-    """What the loop tells of itself."""
+    """What the loop tells of itself after a step. ``accounts`` are the loop's own: to be read while it is told, since
+    the next step changes them before it is in the ledger."""
 
     @property
     def polls(self) -> int: ...
@@ -185,6 +186,21 @@ class Status(Protocol):
     @property
     def log_bytes(self) -> int:
         """The size of the ledger's write-ahead log."""
+
+    @property
+    def step_s(self) -> float:
+        """How long the step took, from its prices to the commit."""
+
+    @property
+    def quoted(self) -> Mapping[str, float]:
+        """The newest price of each symbol that the step brought one of."""
+
+    @property
+    def prices(self) -> Mapping[str, float]:
+        """The last known price of every symbol."""
+
+    @property
+    def accounts(self) -> Mapping[str, Account]: ...
 
     def clock_events(self) -> dict[str, int]:
         """How often beats were missed, and the wall clock set."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +21,9 @@ from bot.cli.shared import (
     settings_of,
     show,
 )
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
 
 
 @application.command("run")
@@ -36,20 +42,51 @@ def run_verb(
 ) -> None:
     """Trades on paper until it is stopped (Ctrl-C or SIGTERM), then prints a summary."""
     settings = settings_of(config, overrides, strategies=True)
+    import faulthandler
     from dataclasses import asdict
 
     from bot.app import RunOptions, run
     from bot.repositories.errors import RowsAltered
-    from bot.service import render
 
-    options = RunOptions(max_speed=max_speed, polls=polls, until_poll=until_poll)
+    options = RunOptions(
+        max_speed=max_speed,
+        polls=polls,
+        until_poll=until_poll,
+        reread=reread_from(config, overrides),
+    )
+    # Where it was, when a watchdog ends it: SIGABRT.
+    faulthandler.enable()
     try:
         document = asdict(asyncio.run(run(settings, options, context.obj)))
     except RowsAltered as error:
         from bot.proof import told
 
         fail(asyncio.run(told(settings.storage.path, error))["error"], error.exit_code)
-    show(document, as_json, lambda: render.summary(document))
+    # Not before: it is megabytes that the daemon has no use for.
+    from bot.service import render
+
+    failed = document.pop("failed")
+    show(document, as_json, lambda: render.summary(document), patient=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def reread_from(config: list[Path] | None, overrides: list[str] | None) -> Callable[[], Settings]:
+    """Reads the settings of a daemon that runs once more, from the same files.
+
+    Strategies are not looked at: they need a restart anyway, and somebody's file is not to be run beside the trading.
+    """
+    from bot.settings import DEFAULT_FILE, SettingsError
+
+    # One that is gone by then is missed, and does not mean that everything is to be as built in.
+    files = config or ([DEFAULT_FILE] if DEFAULT_FILE.exists() else None)
+
+    def reread() -> Settings:
+        if unread := [file for file in files or () if os.path.exists(file) and not os.path.isfile(file)]:
+            raise SettingsError([f"{file}: it is no file, and cannot be read a second time" for file in unread])
+        return settings_of(files, overrides)
+
+    return reread
 
 
 @config_verbs.command("show")
@@ -72,6 +109,11 @@ def config_check(config: ConfigFiles = None, overrides: Overrides = None, as_jso
         from bot.compose import plans_of
 
         plans = plans_of(settings)
+        settings.http.secret()
+        if settings.notify.urls:
+            from bot.service.notify import sender
+
+            sender(settings.notify.urls)
     except SettingsError as error:
         if not as_json:
             raise

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from bot.repositories import Database
     from bot.settings import Settings
 
+EXIT_CRASHED = 1
 EXIT_USAGE = 2
 EXIT_CONFIGURATION = 78
 T = TypeVar("T")
@@ -102,12 +104,18 @@ def _norm(symbol: str | None) -> str | None:
     return None if symbol is None else symbol.upper().replace("-", "/")
 
 
-def show(document: Any, as_json: bool, render: Callable[[], str] = str) -> None:
-    """The one way to stdout. A reader that has left is no failure: `paperloop trades | head -1`."""
+def show(document: Any, as_json: bool, render: Callable[[], str] = str, *, patient: bool = True) -> None:
+    """The one way to stdout. A reader that has left is no failure: `paperloop trades | head -1`.
+
+    What is not ``patient`` gives up after a second, and nothing of it is a failure.
+    """
     import orjson
 
     options = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0)
     text = orjson.dumps(document, option=options).decode() if as_json else render()
+    if not patient:
+        _write_in_time(sys.stdout, text)
+        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -115,6 +123,8 @@ def show(document: Any, as_json: bool, render: Callable[[], str] = str) -> None:
         _drop_stdout()
     except OSError as error:
         _drop_stdout()
+        if error.errno == errno.EIO:
+            return  # a terminal that was closed
         fail(f"cannot write the result: {error.strerror}", 1)
 
 
@@ -123,6 +133,25 @@ def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _write_in_time(stream: TextIO, text: str) -> None:
+    """A reader that stalls, or a disk that is full, neither keeps a daemon from its end nor changes its exit code."""
+    from bot.service.logs import LineWriter
+
+    writer = LineWriter(stream, lambda lost: "")
+    writer.write(text)
+    writer.close()
+
+
+def complain(lines: Iterable[str]) -> None:
+    """The one way to stderr. A line stays one, whatever somebody else's text in it holds."""
+    from bot.service.logs import priority_prefix
+    from bot.service.plain import printable
+
+    prefix = priority_prefix(sys.stderr)("error")
+    if text := "".join(f"{prefix}paperloop: {printable(line)}\n" for line in lines):
+        _write_in_time(sys.stderr, text)
+
+
 def fail(text: str, code: int) -> NoReturn:
-    typer.echo(f"paperloop: {text}", err=True)
+    complain([text])
     raise typer.Exit(code)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bot.app import markets_file
 from bot.doctor.check import Check, State, failed, ok, warning
 from bot.domain import iso8601, plain
 from bot.exchange.catalogue import Catalogue, Loading, read_catalogue
@@ -22,6 +21,7 @@ from bot.feeds.screen import FROM_THE_FUTURE, REASONS, STALE, Quote, Screen
 from bot.ports import Clock
 from bot.settings import Settings
 from bot.settings.values import closest_symbol
+from bot.sources import markets_file
 from bot.timeframes import TIMEFRAMES
 
 CCXT_NEEDED = (4, 5, 70)

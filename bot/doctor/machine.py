@@ -135,8 +135,11 @@ def of_rights(settings: Settings) -> Iterator[Check]:
         mode = stat.S_IMODE(folder.stat().st_mode)
         if mode & 0o022:
             problems.append(f"others may write to {folder} (mode {mode:03o}): chmod 700 '{folder}'")
-        elif mode & 0o044 and problems:
-            problems.append(f"others may read {folder} (mode {mode:03o}): chmod 700 '{folder}'")
+        elif mode & 0o055:
+            told = (
+                f"others may enter {folder} (mode {mode:03o}): chmod 700 '{folder}', or keep the ledger in a folder of"
+            )
+            problems.append(f"{told} its own (storage.path)")
     if problems:
         yield from (warning("rights", problem) for problem in problems)
     else:

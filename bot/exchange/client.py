@@ -226,5 +226,5 @@ class Client:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._exchange.close()
-        except Exception:  # noqa: BLE001, S110 - it is thrown away whatever it says
+        except Exception:  # noqa: BLE001, S110 # nosec B110 # it is thrown away whatever it says
             pass

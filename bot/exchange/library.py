@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bot.settings.problems import show_value
 from bot.settings.values import closest
 
 _PACKAGES = ("ccxt", "ccxt.async_support")
@@ -119,7 +120,7 @@ def _wrong_options(client: Any, name: str, options: Mapping[str, Any]) -> Iterab
             near = closest(key, known)
             yield f"{where}: ccxt's client for {name} has no such key" + (f"; did you mean {near}?" if near else "")
         elif not _fits(getattr(client, key), value):
-            yield f"{where} = {value!r} must be {_kind_of(getattr(client, key))}"
+            yield f"{where} = {show_value(value, (key,))} must be {_kind_of(getattr(client, key))}"
 
 
 def _fits(default: Any, value: Any) -> bool:

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from bot.domain import Block, Market
 from bot.exchange.client import Access, Client
 from bot.exchange.faults import ExchangeFault, Kind
-from bot.feeds.listing import Listing
+from bot.feeds.listing import Listing, Waits
 from bot.feeds.ohlcv import CandleHistory
 from bot.feeds.refusals import Refusals
 from bot.feeds.screen import JUMP, UNCONFIRMED, Quote, Screen
@@ -70,13 +70,18 @@ class CcxtTickerFeed:
         failed = {f"failed_{kind}": count for kind, count in self._faults.items()}
         return {**failed, **refused, "clients_rebuilt": self._client.rebuilt}
 
-    async def start(self, levels: Mapping[str, float], known: Mapping[str, Market] | None = None) -> bool:
+    async def start(
+        self,
+        levels: Mapping[str, float],
+        known: Mapping[str, Market] | None = None,
+        waits: Waits = lambda text, retry_s: None,
+    ) -> bool:
         """Learns the markets, from the exchange or from what was kept; False if stopped before that.
 
         ``levels`` are prices, and ``known`` markets, known beforehand. Raises what ``Listing.start`` raises.
         """
         self._screen = self._screened(levels)
-        markets = await self._listing.start(known or {})
+        markets = await self._listing.start(known or {}, waits)
         self.markets = markets or {}
         return markets is not None
 

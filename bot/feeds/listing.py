@@ -8,7 +8,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from bot.domain import Market
+from bot.domain import Market, few
 from bot.exchange.catalogue import Catalogue, Loading, read_catalogue, write_catalogue
 from bot.exchange.client import Client
 from bot.exchange.faults import Kind
@@ -23,6 +23,9 @@ RELOAD_HALTED_S = 1800.0
 FRESH_MS = 6 * 3600_000
 SUSPENDED_S = 600.0
 NONE_TRADED_S = 60.0
+
+# What keeps a start waiting, and for how many seconds.
+Waits = Callable[[str, float], object]
 
 
 class UnknownSymbols(Exception):
@@ -52,7 +55,9 @@ class Listing:
         self._suspended: dict[str, float] = {}  # symbol -> until when
         self._untradable: tuple[str, ...] = ()
 
-    async def start(self, known: Mapping[str, Market]) -> dict[str, Market] | None:
+    async def start(
+        self, known: Mapping[str, Market], waits: Waits = lambda text, retry_s: None
+    ) -> dict[str, Market] | None:
         """The markets, from the exchange or from what was kept; None if stopped before that.
 
         A symbol that is only in ``known`` has been traded here before and is gone. Raises UnknownSymbols for others,
@@ -65,7 +70,7 @@ class Listing:
             self._reload_at_s = self._clock.monotonic() + (FRESH_MS - age_ms) / 1000
             catalogue: Catalogue | None = kept
         else:
-            catalogue = await self._first(kept if whole else None)
+            catalogue = await self._first(kept if whole else None, waits)
         if catalogue is None:
             return None
         unknown = [symbol for symbol in self._symbols if symbol not in catalogue.markets and symbol not in known]
@@ -76,7 +81,7 @@ class Listing:
         listed = {symbol: market_of(market, mode) for symbol, market in catalogue.markets.items()}
         return {symbol: listed.get(symbol) or known[symbol] for symbol in self._symbols}
 
-    async def _first(self, kept: Catalogue | None) -> Catalogue | None:
+    async def _first(self, kept: Catalogue | None, waits: Waits) -> Catalogue | None:
         """The exchange's, else the kept one; without one the exchange is asked until it answers. None once stopped."""
         failures = 0
         while True:
@@ -98,6 +103,7 @@ class Listing:
             retry_s = max(result.retry_s or 0.0, min(60.0, 2.0 ** min(failures, 6)))
             if failures == 1:
                 self._log.warning("waiting for the exchange's markets", error=str(result), retry_s=round(retry_s, 1))
+            waits(str(result), retry_s)
             if await self._clock.sleep(retry_s):
                 return None
 
@@ -123,7 +129,7 @@ class Listing:
 
     def suspend(self, symbols: Sequence[str]) -> None:
         """Leaves symbols out for a while: they make the exchange refuse a request for all."""
-        self._log.warning("the exchange does not know it any more", symbols=", ".join(symbols), retry_s=SUSPENDED_S)
+        self._log.warning("the exchange does not know it any more", symbols=few(symbols), retry_s=SUSPENDED_S)
         self._suspended.update(dict.fromkeys(symbols, self._clock.monotonic() + SUSPENDED_S))
 
     def _look_after(self) -> None:
@@ -159,8 +165,8 @@ class Listing:
         before, tradable = self._untradable, catalogue.tradable(self._symbols)
         now = self._untradable = tuple(symbol for symbol in self._symbols if symbol not in tradable)
         if stopped := [symbol for symbol in now if symbol not in before]:
-            self._log.warning("no longer traded on the exchange", symbols=", ".join(stopped))
+            self._log.warning("no longer traded on the exchange", symbols=few(stopped))
         if back := [symbol for symbol in before if symbol not in now]:
-            self._log.info("traded on the exchange again", symbols=", ".join(back))
+            self._log.info("traded on the exchange again", symbols=few(back))
         if now:
             self._reload_at_s = min(self._reload_at_s, self._clock.monotonic() + RELOAD_HALTED_S)

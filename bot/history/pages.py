@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from bot.history.errors import HistoryError
 from bot.history.ranges import Range
+from bot.repositories.connect import make_private
 from bot.repositories.errors import EXIT_LEDGER_LOCKED
 
 CANDLE = np.dtype(
@@ -53,7 +54,8 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Raises OSError, and HistoryError where another process downloads the same."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Below the ledger's folder, unless told otherwise, and that may not be there yet.
+        make_private(self.path.parent)
         while True:
             self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -41,10 +42,18 @@ def create(path: Path) -> None:
             f"{path} is empty or gone, but {log.name} beside it holds a part of a ledger: restore it first"
         )
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise translate(error, path) from error
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder, and what is missing above it, for its owner alone: who may write above could put another in its
+    place."""
+    missing = list(takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
+    for each in reversed(missing or [folder]):
+        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def log_path(path: Path) -> Path:

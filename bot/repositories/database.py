@@ -75,6 +75,14 @@ class Database:
         """How large the write-ahead log is: it grows as long as somebody reads and does not finish."""
         return connect.size(connect.log_path(self.path))
 
+    @property
+    def written_ms(self) -> int:
+        """When something was last written to it, by the clock of then; 0 where that cannot be told."""
+        try:
+            return connect.log_path(self.path).stat().st_mtime_ns // 10**6
+        except OSError:
+            return 0
+
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         return await self.run(lambda connection: connection.execute(sql, parameters).fetchall())
 

@@ -29,7 +29,7 @@ INSERT = Insert("INSERT INTO temp.decisions VALUES", WIDTH)
 SPREAD = (
     f"""INSERT INTO signals SELECT id, poll, timestamp, account, symbol, target, bid, ask,
         CASE WHEN order_id IS NULL THEN '{REFUSED}' ELSE '{FILLED}' END, reason
-        FROM temp.decisions WHERE poll IS NOT NULL""",  # noqa: S608 - two constants
+        FROM temp.decisions WHERE poll IS NOT NULL""",  # noqa: S608 # nosec B608 # constants
     """INSERT INTO orders SELECT order_id, CASE WHEN poll IS NOT NULL THEN id END, account, symbol, side, type,
         quantity, limit_price, 'closed', timestamp FROM temp.decisions WHERE order_id IS NOT NULL""",
     """INSERT INTO trades SELECT id, order_id, account, symbol, side, price, quantity, cost, fee, fee_currency, pnl,
@@ -61,7 +61,7 @@ FROM numbers
 LEFT JOIN signals s ON s.id = numbers.id
 LEFT JOIN trades t ON t.id = numbers.id
 LEFT JOIN orders o ON o.id = printf('{ORDER_ID_PREFIX}%012x', numbers.id)
-"""  # noqa: S608 - constants
+"""  # noqa: S608 # nosec B608 # constants
 
 Decision = tuple[Any, ...]
 _REFUSED_TAIL = (None,) * 10

@@ -29,21 +29,21 @@ _DELETE = "DELETE FROM ticks WHERE id <= ? AND id NOT IN (SELECT value FROM json
 
 
 class Retention:
-    """Keeps ``days`` of the tape; signals, orders and trades stay for good."""
+    """Keeps ``days`` of the tape, 0: all of it; signals, orders and trades stay for good."""
 
     def __init__(self, database: Database, days: int) -> None:
-        self._database, self._keep_ms = database, days * DAY_MS
+        self._database, self.days = database, days
         self._next_ms = 0
 
     async def tidy(self) -> None:
         """Moves the start of the tape by one seal where that is old enough. Little at a time: the loop waits for it."""
         now_ms = self._database.cursor.timestamp
-        if now_ms < self._next_ms:
+        if not self.days or now_ms < self._next_ms:
             return
         self._next_ms = now_ms + CHECK_MS
         try:
             seal = await self._database.run(seals.after_base)
-            if seal is not None and seal.cursor.timestamp <= now_ms - self._keep_ms:
+            if seal is not None and seal.cursor.timestamp <= now_ms - self.days * DAY_MS:
                 configs = [RunRepository.config_of(run) for run in await RunRepository(self._database).all()]
                 window, lookbacks = _looked_back_on(configs)
                 await self._database.change(lambda connection: _retire(connection, seal, window, lookbacks))

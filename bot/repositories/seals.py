@@ -16,7 +16,7 @@ SEAL_TICKS = 65_536
 _COLUMNS = (*COUNTS, "digest", "seed", "tape_digest", "tape_seed")
 # In the transaction of the block that made one due, after the cursor and the sums.
 WRITE = (
-    f"INSERT INTO seals ({', '.join(_COLUMNS)}) SELECT {', '.join(_COLUMNS)} FROM cursor",  # noqa: S608 - constants
+    f"INSERT INTO seals ({', '.join(_COLUMNS)}) SELECT {', '.join(_COLUMNS)} FROM cursor",  # noqa: S608 # nosec B608 # constants; values are parameters
     "INSERT INTO sealed_accounts SELECT (SELECT max(id) FROM seals), * FROM accounts",
     "INSERT INTO sealed_positions SELECT (SELECT max(id) FROM seals), * FROM positions",
 )
@@ -43,7 +43,7 @@ def is_due(cursor: Cursor, decisions: int, ticks: int) -> bool:
 
 
 def all_after(connection: sqlite3.Connection, seal: int) -> list[Seal]:
-    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE id > ? ORDER BY id"  # noqa: S608 - constants
+    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE id > ? ORDER BY id"  # noqa: S608 # nosec B608 # constants; values are parameters
     return [_seal(row) for row in connection.execute(query, (seal,))]
 
 
@@ -73,7 +73,7 @@ def before_decision(connection: sqlite3.Connection, decision: int) -> Seal:
 
 
 def _last(connection: sqlite3.Connection, condition: str, value: int) -> Seal:
-    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE {condition} ORDER BY id DESC LIMIT 1"  # noqa: S608
+    query = f"SELECT id, {', '.join(_COLUMNS)} FROM seals WHERE {condition} ORDER BY id DESC LIMIT 1"  # noqa: S608 # nosec B608 # constants; values are parameters
     row = connection.execute(query, (value,)).fetchone()
     return GENESIS if row is None else _seal(row)
 

@@ -16,8 +16,8 @@ from bot.repositories.errors import LedgerError
 from bot.repositories.seals import is_due
 
 _HASHES = ("digest", "seed", "tape_digest", "tape_seed")
-_WRITE = f"UPDATE cursor SET {', '.join(f'{name} = ?' for name in (*COUNTS, *_HASHES, 'checksum'))}"  # noqa: S608
-_READ = f"SELECT {', '.join((*COUNTS, *_HASHES))}, base, kept, checksum FROM cursor"  # noqa: S608 - constants
+_WRITE = f"UPDATE cursor SET {', '.join(f'{name} = ?' for name in (*COUNTS, *_HASHES, 'checksum'))}"  # noqa: S608 # nosec B608 # names of columns, constants
+_READ = f"SELECT {', '.join((*COUNTS, *_HASHES))}, base, kept, checksum FROM cursor"  # noqa: S608 # nosec B608 # names of columns, constants
 
 
 @dataclass(frozen=True, slots=True)

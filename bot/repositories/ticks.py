@@ -19,7 +19,7 @@ from bot.repositories.insert import Insert
 _INSERT = Insert("INSERT INTO ticks (poll, symbol_id, timestamp, bid, ask, last, warmup) VALUES", 7)
 _INSERT_SYMBOLS = Insert("INSERT INTO symbols (symbol, decimals, first_tick) VALUES", 3)
 _SELECT = "SELECT poll, symbol_id, timestamp, bid, ask, last, warmup, id FROM ticks"
-_SELECT_THESE = f"{_SELECT} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - a constant
+_SELECT_THESE = f"{_SELECT} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 # nosec B608 # a constant
 PRICE_DECIMALS_MAX = 15
 ID = 7
 # How many rows are read, or cells of a block made, at once; and of how many for each symbol bars are first looked for.
@@ -156,7 +156,7 @@ class TickRepository:
         while first_of := {place: first for place, first in first_of.items() if first < end}:
             ids = [number for place in first_of for number in ids_of[place]]
             query = (
-                "SELECT symbol_id, timestamp, last, id FROM ticks WHERE id >= ? AND id < ? AND symbol_id IN"  # noqa: S608
+                "SELECT symbol_id, timestamp, last, id FROM ticks WHERE id >= ? AND id < ? AND symbol_id IN"  # noqa: S608 # nosec B608 # constants, and as many ? as there are values
                 f" ({', '.join('?' * len(ids))}) ORDER BY id DESC LIMIT ?"
             )
             limit = min(limit, AT_ONCE)
@@ -223,7 +223,7 @@ class TickRepository:
         # The tape is in order of time, so a search by halves needs no index (which every tick would pay for).
         low, high = 1, self._database.cursor.ticks + 1
         # Retention leaves holes: what is not there any more is older than what is.
-        query = f"SELECT id, {column} FROM ticks WHERE id >= ? ORDER BY id LIMIT 1"  # noqa: S608 - two constants
+        query = f"SELECT id, {column} FROM ticks WHERE id >= ? ORDER BY id LIMIT 1"  # noqa: S608 # nosec B608 # the callers' two constants
         while low < high:
             middle = (low + high) // 2
             found = await self._database.fetch(query, (middle,))

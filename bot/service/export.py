@@ -189,11 +189,11 @@ async def _source(database: Database, table: str, *, exact: bool) -> Source:
     keys = [name for name, _, rank in sorted(found, key=lambda row: row[2]) if rank]
     order = ", ".join(f'"{name}"' for name in keys) or ("id" if relation != table else "rowid")
     if exact and (money := [column.name for column in columns if column.type == "MONEY"]):
-        ((*digits,),) = await database.fetch(f'SELECT {", ".join(map(_digits, money))} FROM "{relation}"')  # noqa: S608
+        ((*digits,),) = await database.fetch(f'SELECT {", ".join(map(_digits, money))} FROM "{relation}"')  # noqa: S608 # nosec B608 # names from the schema, in quotes
         counted = dict(zip(money, zip(digits[::2], digits[1::2], strict=True), strict=True))
         columns = [column._replace(digits=counted.get(column.name, (0, 0))) for column in columns]
     names = ", ".join(f'"{column.name}"' for column in columns)
-    return Source(table, columns, f'SELECT {names} FROM "{relation}" ORDER BY {order}')  # noqa: S608 - names of the schema
+    return Source(table, columns, f'SELECT {names} FROM "{relation}" ORDER BY {order}')  # noqa: S608 # nosec B608 # names from the schema, in quotes
 
 
 def _digits(column: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -91,12 +92,14 @@ async def _status(database: Database, moment: Moment) -> Document:
         "last_price_at": iso8601(cursor.timestamp) if cursor.polls else None,
         "prices": moment.prices,
         "accounts": [
-            _account(account, strategies.get(account.name), moment.prices) for account in moment.accounts.values()
+            account_document(account, strategies.get(account.name), moment.prices)
+            for account in moment.accounts.values()
         ],
     }
 
 
-def _account(account: Account, strategy: str | None, prices: dict[str, float]) -> Document:
+def account_document(account: Account, strategy: str | None, prices: Mapping[str, float]) -> Document:
+    """An account with its positions; equity and profit are None as long as one of them has no price."""
     positions: list[Document] = []
     for position in account.positions.values():
         if not position.quantity:
@@ -131,13 +134,13 @@ def _account(account: Account, strategy: str | None, prices: dict[str, float]) -
 async def trades(database: Database, limit: int, symbol: str | None, account: str | None) -> list[Document]:
     """The newest trades, oldest of them first."""
     rows = await TradeRepository(database).latest(limit, symbol, account)
-    return [_trade(row) for row in reversed(rows)]
+    return [trade(row) for row in reversed(rows)]
 
 
 async def signals(database: Database, limit: int, symbol: str | None, account: str | None) -> list[Document]:
     """The newest signals with their verdicts, oldest of them first."""
     rows = await SignalRepository(database).latest(limit, symbol, account)
-    return [_signal(row) for row in reversed(rows)]
+    return [signal(row) for row in reversed(rows)]
 
 
 async def why(database: Database, symbol: str, timestamp: int) -> Document:
@@ -150,10 +153,10 @@ async def why(database: Database, symbol: str, timestamp: int) -> Document:
     for name in names:
         before = await signal_store.around(name, symbol, timestamp, after=False)
         after = await signal_store.around(name, symbol, timestamp, after=True)
-        last = None if before is None else _signal(before)
+        last = None if before is None else signal(before)
         if last is not None:
-            last["trades"] = [_trade(row) for row in await trade_store.of_signal(last["id"])]
-        following = None if after is None else _signal(after)
+            last["trades"] = [trade(row) for row in await trade_store.of_signal(last["id"])]
+        following = None if after is None else signal(after)
         accounts.append(
             {
                 "account": name,
@@ -190,14 +193,14 @@ def _explanation(last: Document | None, following: Document | None, timestamp: i
     return f"{said}; the target did not change after that, so there was nothing to trade"
 
 
-def _trade(row: tuple[Any, ...]) -> Document:
+def trade(row: tuple[Any, ...]) -> Document:
     document = dict(zip(trade_rows.COLUMNS, row, strict=True))
     for column in _MONEY_COLUMNS:
         document[column] = float(Decimal(document[column]))
     return {**document, "datetime": iso8601(document["timestamp"])}
 
 
-def _signal(row: tuple[Any, ...]) -> Document:
+def signal(row: tuple[Any, ...]) -> Document:
     document = dict(zip(signal_rows.COLUMNS, row, strict=True))
     return {**document, "datetime": iso8601(document["timestamp"])}
 

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from asyncio import CancelledError
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import structlog
 
+from bot.service.plain import Plain, printable, without
+from bot.service.stray import gathered
+
 QUEUE_LINES = 10_000
 REPEAT_S = 60.0
+# What tells one complaint from another is in its first words.
+KEY_CHARS_MAX = 500
+# Somebody asked for them: these ends are no failures.
+WANTED_ENDS: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit, CancelledError)
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
 _LOUD = {"warning", "error", "critical", "exception"}
 _CLOSE_WAIT_S = 1.0
 
 
 class LineWriter:
-    """A file-like end for structlog that never waits. ``told`` renders the count of dropped lines."""
+    """A file-like end for structlog that never waits. ``told`` is the text for a count of lines that were lost."""
 
     def __init__(self, stream: TextIO | None, told: Callable[[int], str]) -> None:
         self._write = _writer_to(stream)
@@ -51,17 +61,20 @@ class LineWriter:
         self._thread.join(_CLOSE_WAIT_S)
 
     def _drain(self) -> None:
-        reported = 0
+        reported = failed = 0
         ended = False
         while not ended:
             text = self._queue.get()
             ended = text is None
-            if self.dropped > reported and (ended or self._queue.empty()):
-                text = (text or "") + self._told(self.dropped - reported) + "\n"
-                reported = self.dropped
-            # Where the reader is gone: the daemon is not here for its log, so it goes on without.
-            with suppress(OSError, ValueError):
-                self._write(text or "")
+            lost = self.dropped + failed - reported if ended or self._queue.empty() else 0
+            told = self._told(lost) if lost else ""
+            try:
+                self._write((text or "") + told)
+            except (OSError, ValueError):
+                # The reader is gone or the disk full: the daemon is not here for its log, so it goes on without.
+                failed += not ended
+            else:
+                reported += lost
 
 
 def _writer_to(stream: TextIO | None) -> Callable[[str], object]:
@@ -73,10 +86,21 @@ def _writer_to(stream: TextIO | None) -> Callable[[str], object]:
     except (OSError, ValueError):
         return stream.write
 
+    torn = False
+
     def write(text: str) -> None:
-        data = text.encode(errors="backslashreplace")
+        nonlocal torn
+        # What a full disk cut off is a line by itself, and not the beginning of the next one.
+        data = b"\n" * torn + text.encode(errors="backslashreplace")
         while data:
-            data = data[os.write(descriptor, data) :]
+            try:
+                written = os.write(descriptor, data)
+            except BlockingIOError:
+                # Whoever shares it has set it so; this thread may wait.
+                select.select([], [descriptor], [])
+                continue
+            data = data[written:]
+            torn = bool(data)
 
     return write
 
@@ -86,12 +110,16 @@ class Repeats:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if method not in _LOUD:
             return event
-        key = (str(event.get("event")), str(event.get("error", event.get("reason", ""))))
+        key = (
+            str(event.get("event"))[:KEY_CHARS_MAX],
+            str(event.get("error", event.get("reason", "")))[:KEY_CHARS_MAX],
+            str(event.get("strategy", "")),
+        )
         now = self._monotonic()
         last, held = self._seen.get(key, (-REPEAT_S, 0))
         if now - last < REPEAT_S:
@@ -101,64 +129,121 @@ class Repeats:
             self._seen.clear()
         self._seen[key] = (now, 0)
         if held:
-            event["repeated"] = held
+            event["repeated"] = held + event.get("repeated", 0)
         return event
 
 
-def escape_controls(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """One event is one line: a symbol or a venue's message cannot end it and begin another, nor colour a terminal."""
-    for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[key] = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in value)
-    return event
+class Threshold:
+    """A processor that drops what is below a level, which may change while it is in use."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if _LEVELS.get(method, _LEVELS["error"]) < _LEVELS[self.level]:
+            raise structlog.DropEvent
+        return event
 
 
-def head_first(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Time, level and what happened before the details, for whoever reads the JSON after all."""
-    head = {key: event.pop(key) for key in ("timestamp", "level", "event")}
-    return {**head, **event}
+class OneLine:
+    """A processor: one event is one line, whatever a symbol, a venue's message or a traceback holds, and none of the
+    secrets is in it. Time, level and what happened come first, for whoever reads the JSON after all."""
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        self._clean = without(secrets)
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        plain = Plain(self._clean)
+        shown = {key: plain.value(event.pop(key)) for key in ("timestamp", "level", "event")}
+        trace = event.pop("traceback", None)
+        # There is room for so much, and the traceback is what whoever reads it needs.
+        last = {} if trace is None else {"traceback": plain.traceback(trace)}
+        return {**shown, **{printable(key): plain.value(value) for key, value in event.items()}, **last}
 
 
 @contextmanager
 def logging_to(
-    stream: TextIO | None, level: str, form: str, monotonic: Callable[[], float]
+    stream: TextIO | None,
+    level: str | Threshold,
+    form: str,
+    monotonic: Callable[[], float],
+    *,
+    secrets: Collection[str] = (),
 ) -> Iterator[structlog.typing.FilteringBoundLogger]:
-    """A logger at ``level`` in ``form`` ("auto": console on a terminal, else JSON), flushed at the end."""
+    """A logger at ``level`` in ``form`` ("auto": console on a terminal, else JSON), flushed at the end.
+
+    Each of ``secrets`` becomes ***. What libraries log, warn of, and what a thread dies of is told in it too.
+    """
     terminal = stream is not None and stream.isatty()
     console = form == "console" or (form == "auto" and terminal)
     colors = terminal and "NO_COLOR" not in os.environ
     render: Any = structlog.processors.JSONRenderer()
     if console:
         render = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=16, sort_keys=False)
+    prefix = priority_prefix(stream)
     dress: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=True),
-        _one_line_exception,
-        escape_controls,
-        head_first,
-        render,
+        _exception_as_field,
+        OneLine(secrets),
+        lambda logger, method, event: prefix(method) + render(logger, method, event),
     ]
 
     def told(count: int) -> str:
         event: Any = {"event": "log lines dropped", "count": count}
         for step in dress:
             event = step(None, "warning", event)
-        return str(event)
+        return f"{event}\n"
 
     writer = LineWriter(stream, told)
     logger = structlog.wrap_logger(
         structlog.WriteLogger(writer),  # type: ignore[arg-type]
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        processors=[Repeats(monotonic), *dress],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS["debug"]),
+        processors=[level if isinstance(level, Threshold) else Threshold(level), Repeats(monotonic), *dress],
         cache_logger_on_first_use=True,
     )
     try:
-        yield logger
+        with gathered(logger):
+            yield logger
     finally:
         writer.close()
 
 
-def _one_line_exception(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def priority_prefix(stream: TextIO | None, environ: Mapping[str, str] = os.environ) -> Callable[[str], str]:
+    """What goes in front of a line of a level, so that the journal knows the level too (`journalctl -p warning`).
+
+    The journal takes it from the beginning of a line only, where no text of anybody else stands. Nothing, where the
+    stream does not lead to the journal.
+    """
+    try:
+        found = os.fstat(stream.fileno()) if stream is not None else None
+    except (OSError, ValueError):
+        found = None
+    if found is None or environ.get("JOURNAL_STREAM") != f"{found.st_dev}:{found.st_ino}":
+        return lambda level: ""
+    return lambda level: f"<{_PRIORITIES[level]}>"
+
+
+class Crashed(Exception):
+    """A mistake in the program has ended the daemon; the log has its traceback."""
+
+
+@contextmanager
+def crashes_told(
+    log: structlog.typing.FilteringBoundLogger, foreseen: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Makes one line of an exception that nobody has foreseen, and raises Crashed in its place."""
+    try:
+        yield
+    except (*foreseen, *WANTED_ENDS):
+        raise
+    # What is no Exception at all, too: a library in another language panics with one.
+    except BaseException as error:
+        log.critical("crashed", error=f"{type(error).__name__}: {error}", exc_info=error)
+        raise Crashed from error
+
+
+def _exception_as_field(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A traceback as a field like any other, its line ends escaped with the rest."""
     event = structlog.processors.format_exc_info(logger, method, event)
     if "exception" in event:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -29,8 +31,9 @@ from pydantic_settings import (
 )
 
 from bot.settings import values
-from bot.settings.problems import Origin, Problem, SettingsError, show_key, showable
+from bot.settings.problems import MASK, Origin, Problem, SettingsError, show_key, showable
 from bot.settings.schema import schema_of
+from bot.settings.secrets import secret_file, secrets_in, too_open
 from bot.settings.sources import Layer, Sources
 from bot.settings.strategies import problems_of
 
@@ -44,7 +47,7 @@ _LAYERS = "layers_of_settings"
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class SimulatedFeedSettings(_Table):
@@ -137,15 +140,48 @@ class LogSettings(_Table):
 
 
 class HttpSettings(_Table):
-    enabled: values.NoHttp = False
+    enabled: values.Flag = False
     host: values.Host = "127.0.0.1"
     port: values.Port = 8080
+    hosts: values.HostNames = ()
+    token: values.Token = SecretStr("")
+    token_file: values.OptionalPath = Field(default="", validate_default=True)
+
+    @field_validator("token_file")
+    @classmethod
+    def _one_token(cls, file: str, info: ValidationInfo) -> str:
+        """Whoever can reach the address can read the books: beyond this machine only with a token."""
+        token = info.data.get("token")
+        if file and token and token.get_secret_value():
+            raise ValueError("http.token is set too; leave one of the two out")
+        host = info.data.get("host", "127.0.0.1")
+        bare = token is not None and not file and not token.get_secret_value()
+        if info.data.get("enabled") and bare and not values.is_loopback(host):
+            raise ValueError(f"{host} is reachable from other machines: this or http.token must be set")
+        return file
+
+    def secret(self) -> str:
+        """What is asked for: the token, or what its file holds; empty: nothing. Raises SettingsError."""
+        if not self.token_file:
+            return self.token.get_secret_value()
+        try:
+            return values.token(secret_file(Path(self.token_file))).get_secret_value()
+        except ValueError as error:
+            raise SettingsError([f"http.token_file: {self.token_file} {error}"]) from None
+
+
+class NotifySettings(_Table):
+    urls: values.NotifyUrls = ()
+    events: values.NewsKinds = ("trades", "outages", "halts")
+    outage_after_s: values.OutageAfter = 60.0
+    per_hour_max: values.PerHour = 30
 
 
 class Settings(BaseSettings):
     """``Settings()`` is the built-in defaults and reads nothing; ``load_settings`` reads the sources."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    # What is refused may be a secret in the wrong place, and pydantic's own words would show it.
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     strategy_folder: values.Folder = ""
     feed: FeedSettings = FeedSettings()
@@ -157,6 +193,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     log: LogSettings = LogSettings()
     http: HttpSettings = HttpSettings()
+    notify: NotifySettings = NotifySettings()
 
     @property
     def stale_after_ms(self) -> int:
@@ -166,6 +203,11 @@ class Settings(BaseSettings):
     def masked(self) -> dict[str, Any]:
         """As JSON can hold it: decimals as text, secrets as ``***``, what is not set left out."""
         return {name: showable(value, name) for name, value in self}
+
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be in a log or a message, wherever it comes from: the longest first, in every spelling."""
+        # A strategy's parameter may be called key without being one.
+        return secrets_in({name: value for name, value in self if name != "strategy"})
 
     @field_validator("strategy", mode="wrap")
     @classmethod
@@ -253,16 +295,29 @@ def settings_with_origins(
         lines += problems_of(sources.layers)
     if lines:
         raise SettingsError(lines)
-    paths = _leaves(settings.masked(), ())
-    return settings, {show_key(path): _origin(path, sources.layers).text for path in paths}
+    leaves = _leaves(settings.masked(), ())
+    origins = {path: _origin(path, sources.layers) for path in leaves}
+    if lines := list(_exposed(leaves, origins)):
+        raise SettingsError(lines)
+    return settings, {show_key(path): origin.text for path, origin in origins.items()}
 
 
-def _leaves(table: Mapping[str, Any], path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
+def _leaves(table: Mapping[str, Any], path: tuple[str, ...]) -> dict[tuple[str, ...], Any]:
+    found: dict[tuple[str, ...], Any] = {}
     for key, value in table.items():
         full = (*path, key)
-        found += _leaves(value, full) if isinstance(value, Mapping) and value else [full]
+        found |= _leaves(value, full) if isinstance(value, Mapping) and value else {full: value}
     return found
+
+
+def _exposed(leaves: Mapping[tuple[str, ...], Any], origins: Mapping[tuple[str, ...], Origin]) -> Iterator[str]:
+    """A line for each secret in a file that everybody may read, or that others may change."""
+    for path, value in leaves.items():
+        # A strategy's parameter may be called key without being one.
+        if origins[path].word == "in" and path[0] != "strategy" and MASK in str(value):
+            with suppress(OSError):
+                if told := too_open(os.stat(origins[path].text).st_mode):
+                    yield f"{show_key(path)} {origins[path]}: it is to be kept secret, and the file {told}"
 
 
 def _origin(path: tuple[str | int, ...], layers: Sequence[Layer]) -> Origin:

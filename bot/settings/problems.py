@@ -21,6 +21,7 @@ _SECRET_KEY = re.compile(
     r"api_?key|secret|passw|passphrase|token|private_?key|credential|mnemonic|authori[sz]ation|^pwd$|^uid$|^key$",
     re.IGNORECASE,
 )
+_HIDDEN: tuple[Path, ...] = (("notify",), ("notify", "urls"))
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
 
@@ -101,7 +102,13 @@ def showable(value: Any, key: str = "", *, mask: bool = True) -> Any:
 
 
 def is_secret(key: str) -> bool:
-    return _SECRET_KEY.search(key) is not None
+    # Where a secret is kept is none.
+    return _SECRET_KEY.search(key) is not None and not key.endswith("_file")
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether nothing of a value is shown: an address of somebody who is notified has its password in any place."""
+    return any(is_secret(part) for part in path if isinstance(part, str)) or path in _HIDDEN or path[:2] in _HIDDEN
 
 
 def _holds_secret(text: str) -> bool:
@@ -111,8 +118,7 @@ def _holds_secret(text: str) -> bool:
 
 def show_value(value: Any, path: Path) -> str:
     """The value as it would be written, secrets masked, cut to one readable line."""
-    secret = any(is_secret(part) for part in path if isinstance(part, str))
-    written = f'"{MASK}"' if secret else _written(value)
+    written = f'"{MASK}"' if _is_hidden(path) else _written(value)
     return written if len(written) <= VALUE_CHARS_MAX else f"{written[: VALUE_CHARS_MAX - 3]}..."
 
 

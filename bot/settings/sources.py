@@ -84,7 +84,9 @@ class Sources:
         origin = self._origin("--set")
         key, equals, value = text.partition("=")
         if not equals:
-            self._complain(origin, f"--set {text}: must be KEY=VALUE, such as --set feed.kind=simulated")
+            # Something was meant to be a value, and may be a secret.
+            shown = text.partition("://")[0]
+            self._complain(origin, f"--set {shown}: must be KEY=VALUE, such as --set feed.kind=simulated")
         elif path := self._resolve(origin, key.split("."), fold=False):
             self._add_text(origin, path, value)
 

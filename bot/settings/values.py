@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from bot import timeframes
 
@@ -23,13 +24,16 @@ FeedKind = Literal["simulated", "ccxt", "replay"]
 FillRule = Literal["next_open", "close"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
+News = Literal["trades", "outages", "halts"]
 
 SYMBOLS_MAX = 1000
+NOTIFY_URLS_MAX = 20
 MONEY_MAX = 10**15
 # With MONEY_MAX this keeps every product of two amounts inside the 120 digits that the ledger computes with.
 DECIMAL_PLACES_MAX = 18
 
 _SYMBOL = re.compile(r"([A-Z0-9]{1,20})[/-]([A-Z0-9]{1,20})(:[A-Z0-9]{1,20})?")
+_NOTIFY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://.{1,4000}")
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_OF_TIME = datetime(2100, 1, 1, tzinfo=UTC)
@@ -184,10 +188,28 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _in_this_version_http(enabled: bool) -> bool:
-    if enabled:
-        raise ValueError("this version has no http endpoint; it must be false")
-    return enabled
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def token(value: Any) -> SecretStr:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if text and not (isinstance(text, str) and re.fullmatch(r"[!-~]{16,256}", text)):
+        raise ValueError("must be 16 to 256 letters, digits or signs, without spaces")
+    return SecretStr(tidy(text))
+
+
+def _host_names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) > 100:
+        raise ValueError('must be a list of at most 100 host names, such as ["paper.example.com"]')
+    for name in value:
+        if not re.fullmatch(r"[a-z0-9._-]{1,253}", tidy(name)):
+            raise ValueError(f'must be names in small letters, without a port; "{name}" is none')
+    return tuple(value)
 
 
 def _whole_milliseconds(seconds: float) -> float:
@@ -217,6 +239,35 @@ def _symbol(text: Any) -> str | None:
     if match is None or match[1] == match[2]:
         return None
     return f"{match[1]}/{match[2]}{match[3] or ''}"
+
+
+def _notify_urls(value: Any) -> tuple[SecretStr, ...]:
+    """What is wrong is told without a word of an address: all of it may be somebody's key."""
+    if not isinstance(value, list | tuple):
+        raise ValueError('must be a list of addresses such as ["json://host/path"]')
+    if len(value) > NOTIFY_URLS_MAX:
+        raise ValueError(f"must list at most {NOTIFY_URLS_MAX} addresses")
+    texts = [entry.get_secret_value() if isinstance(entry, SecretStr) else entry for entry in value]
+    for number, text in enumerate(texts, start=1):
+        try:
+            sound = bool(_NOTIFY_URL.fullmatch(tidy(text)))
+        except ValueError as error:
+            raise ValueError(f"address {number} {error}") from None
+        if not sound:
+            raise ValueError(f"address {number} must be one that apprise knows, such as json://host/path")
+    if len(set(texts)) < len(texts):
+        raise ValueError("must list every address once")
+    return tuple(map(SecretStr, texts))
+
+
+def _news(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list of some of {', '.join(get_args(News))}")
+    check = one_of(get_args(News))
+    found = tuple(check(entry) for entry in value)
+    if not 1 <= len(found) == len(set(found)):
+        raise ValueError("must list one kind of news at least, and none twice")
+    return found
 
 
 def _instant(value: Any) -> datetime:
@@ -275,7 +326,6 @@ Timeframe = Annotated[str, BeforeValidator(one_of(timeframes.NAMES))]
 Fill = Annotated[FillRule, BeforeValidator(one_of(get_args(FillRule)))]
 Level = Annotated[LogLevel, BeforeValidator(one_of(get_args(LogLevel)))]
 Format = Annotated[LogFormat, BeforeValidator(one_of(get_args(LogFormat)))]
-NoHttp = Annotated[bool, AfterValidator(_in_this_version_http), BeforeValidator(_flag)]
 
 Name = Annotated[str, _text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits or the characters _ . -")]
 StrategyName = Annotated[str, _text(r"[A-Za-z0-9_.:-]{1,200}", "a strategy's name, or package.module:Class")]
@@ -284,10 +334,14 @@ Exchange = Annotated[
 ]
 Url = Annotated[str, _text(r"(https?://[^\s/].*)?", 'empty or an address such as "https://api.example.com"')]
 Host = Annotated[str, _text(r"[A-Za-z0-9._:%-]{1,253}", 'an address or host name such as "127.0.0.1"')]
+HostNames = Annotated[tuple[str, ...], BeforeValidator(_host_names)]
+Token = Annotated[SecretStr, BeforeValidator(token)]
 FilePath = Annotated[str, _text(r".{1,4096}", "the path of a file")]
 OptionalPath = Annotated[str, BeforeValidator(tidy)]
 Folder = Annotated[str, AfterValidator(_folder), BeforeValidator(tidy)]
 
+NotifyUrls = Annotated[tuple[SecretStr, ...], BeforeValidator(_notify_urls)]
+NewsKinds = Annotated[tuple[News, ...], BeforeValidator(_news)]
 Symbols = Annotated[tuple[str, ...], BeforeValidator(_symbols)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 FreeTable = Annotated[dict[str, Any], BeforeValidator(free_table)]
@@ -298,10 +352,12 @@ PollInterval = Annotated[
 StaleAfter = Annotated[float, _real(Range(Decimal("0.01"), 604_800, unit="seconds"))]
 JumpMax = Annotated[float, _real(Range(Decimal("0.001"), 1))]
 FrozenAfter = Annotated[float, _real(Range(0, 604_800, unit="seconds"))]
+OutageAfter = Annotated[float, _real(Range(0, 86_400, unit="seconds"))]
+PerHour = Annotated[int, _whole(Range(1, 3600, unit="messages"))]
 Volatility = Annotated[float, _real(Range(0, Decimal("0.1"), low_open=True))]
 Seed = Annotated[int, _whole(Range(0, 2**63 - 1))]
 Days = Annotated[int, _whole(Range(0, 36_500, unit="days"))]
-Port = Annotated[int, _whole(Range(1, 65_535))]
+Port = Annotated[int, _whole(Range(0, 65_535))]
 Amount = Annotated[Decimal, _exact(Range(0, MONEY_MAX, low_open=True))]
 Fraction = Annotated[Decimal, _exact(Range(0, 1, low_open=True))]
 FeeRate = Annotated[Decimal, _exact(Range(0, 1, high_open=True))]

@@ -166,7 +166,7 @@ def _executed(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         # Not by its loader: a file of the same size that was saved in the same second is taken from the cache.
-        exec(compile(file.read_bytes(), file, "exec"), module.__dict__)  # noqa: S102 - the user's own code
+        exec(compile(file.read_bytes(), file, "exec"), module.__dict__)  # noqa: S102 # nosec B102 # the user's own code, which is what it is for
     except _ANYTHING as error:
         del sys.modules[name]
         raise StrategyError(f"{file.name}{_line_in(file, error)}: {_described(error)}.") from error

@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
-import orjson
-
 from tests.exchange.faults import Active
 from tests.exchange.prices import Market, Prices, floor_to, text
 from tests.exchange.values import Wire
-from tests.exchange.venue import TICKER_HAS, Call, Refusal, Refused, Venue
+from tests.exchange.venue import TICKER_HAS, Call, Refusal, Refused, Venue, page
 
 HISTORY_STARTS_MS = 1_502_942_400_000  # 2017-08-17, the oldest candle of the real one
 LIMIT_DEFAULT, LIMIT_MAX = 500, 1_000
@@ -85,8 +83,8 @@ class Binance(Venue):
         }
         if name in errors:
             status, code, message = errors[name]
-            return Refusal(status, orjson.dumps({"code": code, "msg": message}))
-        return Refusal(int(name.removeprefix("http")), b"<html><body>no</body></html>", "text/html")
+            return Refusal(status, json.dumps({"code": code, "msg": fault.fault.text or message}).encode())
+        return Refusal(int(name.removeprefix("http")), page(fault), "text/html")
 
     def headers(self, endpoint: str, query: Mapping[str, str], now_ms: int) -> dict[str, str]:
         self._weights[now_ms // MINUTE_MS] += self._weight(endpoint, query)

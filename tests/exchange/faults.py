@@ -52,6 +52,7 @@ class Fault:
     retry_after_s: int | None = 1  # http429 and http418 only; None: no such header
     delay_s: float | None = None  # slow: 0.3 s before the answer; slow_body: 30 s for its bytes
     skew_ms: int = 0  # clock_skew only
+    text: str | None = None  # refusals only: what the exchange says, instead of what the real one does
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-import orjson
-
 from tests.exchange.faults import Active
 from tests.exchange.prices import Market, floor_to, text
 from tests.exchange.values import Wire
-from tests.exchange.venue import TICKER_HAS, Call, Refusal, Refused, Venue
+from tests.exchange.venue import TICKER_HAS, Call, Refusal, Refused, Venue, page
 
 ROWS_MAX = 720
 DEPTH_DEFAULT, DEPTH_MAX = 100, 500
@@ -71,8 +70,8 @@ class Kraken(Venue):
         name = fault.fault.name
         if name in errors:
             status, message = errors[name]
-            return Refusal(status, orjson.dumps({"error": [message]}))
-        return Refusal(int(name.removeprefix("http")), b"<html><body>no</body></html>", "text/html")
+            return Refusal(status, json.dumps({"error": [fault.fault.text or message]}).encode())
+        return Refusal(int(name.removeprefix("http")), page(fault), "text/html")
 
     def _market(self, pair: str, call: Call) -> Market:
         market = self.markets.get(pair.replace("/", ""))

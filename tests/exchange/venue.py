@@ -50,6 +50,12 @@ class Refusal:
     content_type: str = "application/json"
 
 
+def page(fault: Active) -> bytes:
+    """The HTML that stands where JSON should."""
+    text = "<html><body>no</body></html>" if fault.fault.text is None else fault.fault.text
+    return text.encode(errors="surrogatepass")
+
+
 class Venue(ABC):
     """One exchange: paths to endpoints, queries to JSON. It knows no sockets and no clock."""
 

@@ -133,6 +133,26 @@ class Daemon:
                 stream.close()
 
 
+class ServedDaemon(Daemon):
+    """One with its endpoint enabled, which tells in its log where that is."""
+
+    def __init__(self, *arguments: str, folder: Path) -> None:
+        self._log = folder / "stderr"
+        with self._log.open("w") as stderr:
+            super().__init__(*arguments, folder=folder, stderr=stderr)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The whole lines of its log."""
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    @property
+    def address(self) -> str:
+        self.wait_until(lambda: any(event["event"] == "http" for event in self.events), "the address in the log")
+        return next(str(event["at"]) for event in self.events if event["event"] == "http")
+
+
 def _clean(folder: Path, more: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **more}
 

@@ -182,6 +182,7 @@ class TestConfiguration:
         assert "log.level" in bad.document["problems"][0]
 
     def test_show_for_people_and_machines(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.toml").touch(mode=0o600)
         (tmp_path / "mine.toml").write_text('[feed.ccxt.options]\nsecret = "abc123"\n')
         arguments = ["config", "show", "--config", "mine.toml", *settings(feed__poll_interval_s=2.5)]
         people = paperloop(*arguments, folder=tmp_path, environment={"PAPERLOOP_LOG__LEVEL": "debug"})
@@ -193,7 +194,7 @@ class TestConfiguration:
         assert "PAPERLOOP_LOG__LEVEL" in lines["log.level"]
         assert "mine.toml" in lines["feed.ccxt.options.secret"]
         assert set(machines.document) == {
-            "strategy_folder", "feed", "strategy", "execution", "storage", "log", "http",
+            "strategy_folder", "feed", "strategy", "execution", "storage", "log", "http", "notify",
         }  # fmt: skip
         assert machines.document["feed"]["poll_interval_s"] == 2.5
 

@@ -27,6 +27,7 @@ OVERRIDES = settings(
     feed__poll_interval_s=0.01,
     feed__symbols=json.dumps(SYMBOLS),
     strategy='[{name="sma_cross", quote_amount=100, params={fast=2, slow=3}}]',
+    log__level="debug",  # every trade, whatever there is room for
 )
 RUN = ["run", *OVERRIDES, "--polls", str(POLLS)]
 EXIT_STORAGE = 74

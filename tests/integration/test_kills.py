@@ -306,6 +306,7 @@ def live(ledger: Path) -> list[str]:
         feed__simulated__volatility=0.002,
         feed__poll_interval_s=LIVE_INTERVAL_S,
         strategy=HASTY,
+        log__level="debug",  # every trade, whatever there is room for
     )
     return keys
 

@@ -16,7 +16,10 @@ POLLS = (300, 30)
 FILLS_MIN = 50
 LEDGER = "ledger.db"
 OVERRIDES = settings(
-    storage__path=LEDGER, feed__poll_interval_s=0.01, strategy='[{name="sma_cross", params={fast=2, slow=3}}]'
+    storage__path=LEDGER,
+    feed__poll_interval_s=0.01,
+    strategy='[{name="sma_cross", params={fast=2, slow=3}}]',
+    log__level="debug",  # every trade, whatever there is room for
 )
 FULL = "FULL"
 

@@ -37,6 +37,9 @@ EXCEPTIONS = {
         "concurrent.futures.ThreadPoolExecutor",
         "threading.Thread",
     },
+    "bot/service/stray.py": {"threading.ExceptHookArgs", "threading.excepthook"},
+    "bot/service/stalls.py": {"threading.Event", "threading.Thread", "threading.get_ident"},
+    "bot/service/alerts.py": {"threading.Event", "threading.Thread"},
     "bot/service/logs.py": {"threading.Thread"},
 }
 # Methods, which ruff does not know from others of that name. A TaskGroup's own create_task is the way to do it.

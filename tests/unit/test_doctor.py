@@ -86,7 +86,10 @@ def test_rights(tmp_path: Path) -> None:
     ledger.chmod(0o600)
     folder.chmod(0o770)
     (check,) = machine.of_rights(settings)
-    assert f"chmod 700 '{folder}'" in check.text
+    assert f"others may write to {folder} (mode 770): chmod 700 '{folder}'" in check.text
+    folder.chmod(0o711)
+    (check,) = machine.of_rights(settings)
+    assert f"others may enter {folder} (mode 711): chmod 700 '{folder}'" in check.text
 
 
 def test_a_folder_that_is_to_be_made(tmp_path: Path) -> None:

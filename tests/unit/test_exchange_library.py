@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -144,8 +145,6 @@ class TestOptions:
             ("timeout", {}, "a number"),
             ("timeout", None, "a number"),
             ("timeout", -1, "a number"),
-            ("rateLimit", math.nan, "a number"),
-            ("rateLimit", math.inf, "a number"),
             ("enableRateLimit", "false", "true or false"),
             ("enableRateLimit", 0, "true or false"),
             ("options", 5, "a table"),
@@ -156,7 +155,15 @@ class TestOptions:
     )
     def test_wrong_types(self, key: str, value: Any, kind: str) -> None:
         (line,) = problems_of("bybit", {key: value})
-        assert line == f"feed.ccxt.options.{key} = {value!r} must be {kind}"
+        assert line == f"feed.ccxt.options.{key} = {json.dumps(value)} must be {kind}"
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_what_is_no_finite_number(self, value: float) -> None:
+        assert problems_of("bybit", {"rateLimit": value}) == [f"feed.ccxt.options.rateLimit = {value} must be a number"]
+
+    def test_a_value_of_a_wrong_type_may_hold_a_secret(self) -> None:
+        (line,) = problems_of("binance", {"headers": "Authorization: Bearer hidden"})
+        assert line == 'feed.ccxt.options.headers = "***" must be a table'
 
     def test_all_problems_come_at_once(self) -> None:
         assert len(problems_of("kraken", {"timeoutt": 1, "timeout": "x", "rateLimit": 5})) == 2

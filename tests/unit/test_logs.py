@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import resource
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.typing import FilteringBoundLogger
 
-from bot.service.logs import QUEUE_LINES, REPEAT_S, logging_to
+from bot.service.logs import QUEUE_LINES, REPEAT_S, LineWriter, logging_to
+from tests.integration.daemon import wait_until
 
 WAIT_S_MAX = 10.0
 
@@ -38,6 +44,23 @@ class Stalled(io.StringIO):
 class Gone(io.StringIO):
     def write(self, text: str) -> int:
         raise BrokenPipeError
+
+
+class Full(io.StringIO):
+    """A disk that is full for so many lines."""
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self.refuses, self.asked = lines, threading.Semaphore(0)
+
+    def write(self, text: str) -> int:
+        try:
+            if self.refuses:
+                self.refuses -= 1
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+        finally:
+            self.asked.release()
 
 
 class Ticking:
@@ -244,6 +267,59 @@ class TestNeverInTheWay:
         with logged(Gone()) as log:
             for _ in range(10):
                 log.info("line")
+
+    def test_lines_that_found_a_disk_full_are_counted(self) -> None:
+        stream = Full(lines=3)
+        with logged(stream) as log:
+            for number in range(5):
+                log.info("line", number=number)
+                assert stream.asked.acquire(timeout=WAIT_S_MAX)
+        assert [(event["event"], event.get("number", event.get("count"))) for event in events(stream)] == [
+            ("line", 3),
+            ("log lines dropped", 3),
+            ("line", 4),
+        ]
+
+    def test_a_line_that_a_full_disk_cuts_does_not_spoil_the_next(self, tmp_path: Path) -> None:
+        def fills(bytes_max: int) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, before[1]))
+
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        file = tmp_path / "log"
+        with file.open("w") as stream:
+            writer = LineWriter(stream, "{} lost\n".format)
+            writer.write("first\n")
+            wait_until(lambda: file.read_text() == "first\n", "the first line")
+            try:
+                fills(8)
+                writer.write("second\n")
+                wait_until(lambda: file.read_text() == "first\nse", "half a line")
+            finally:
+                fills(before[0])
+            writer.write("third\n")
+            writer.close()
+        assert file.read_text() == "first\nse\nthird\n1 lost\n"
+
+    def test_a_reader_that_must_be_asked_when_loses_nothing(self) -> None:
+        reader, end = os.pipe()
+        os.set_blocking(end, False)
+        got = bytearray()
+
+        def reads() -> None:
+            while data := os.read(reader, 4096):
+                got.extend(data)
+
+        thread = threading.Thread(target=reads)
+        with os.fdopen(end, "w") as stream, logging_to(stream, "info", "json", float) as log:
+            for number in range(5000):
+                log.info("line", number=number)
+            # Not before the pipe is full.
+            wait_until(lambda: not select.select([], [end], [], 0)[1], "a full pipe")
+            thread.start()
+            wait_until(lambda: got.count(b"\n") == 5000, "all lines")
+        thread.join(WAIT_S_MAX)
+        os.close(reader)
+        assert [json.loads(line)["number"] for line in got.splitlines()] == list(range(5000))
 
     def test_all_that_waits_is_written_at_the_end(self) -> None:
         stream = io.StringIO()

@@ -361,8 +361,18 @@ WRONG_VALUES = [
     ("log.level=warn", 'must be one of "debug", "info", "warning", "error"; did you mean "warning"?'),
     ("log.level=5", '= "5" from --set: must be one of "debug", "info", "warning", "error"'),
     ("log.format=JSON", 'must be one of "auto", "console", "json"; did you mean "json"?'),
-    ("http.enabled=true", "= true from --set: this version has no http endpoint; it must be false"),
-    ("http.port=0", "must be between 1 and 65535"),
+    ("http.enabled=perhaps", '= "perhaps" from --set: must be true or false'),
+    ("http.port=65536", "must be between 0 and 65535"),
+    (
+        "http.token=too-short",
+        'http.token = "***" from --set: must be 16 to 256 letters, digits or signs, without spaces',
+    ),
+    ("http.token=with a space in it, long enough", "must be 16 to 256 letters, digits or signs, without spaces"),
+    ("http.hosts=example.com", 'must be a list of at most 100 host names, such as ["paper.example.com"]'),
+    (
+        'http.hosts=["ok.example", "Example.com:80"]',
+        'must be names in small letters, without a port; "Example.com:80" is none',
+    ),
     ("http.host=a b", 'must be an address or host name such as "127.0.0.1"'),
     ("http.port=1\nx=2", "must be one value"),
     (
@@ -478,12 +488,15 @@ UNKNOWN_IN_FILE = [
         "feed.volatillity in my.toml: unknown key; did you mean volatility in [feed.simulated]?",
     ),
     ("[strategys]\nx = 1", "strategys in my.toml: unknown key; did you mean strategy?"),
-    ("[http]\ncolour = 1", "http.colour in my.toml: unknown key; [http] has enabled, host, port"),
+    (
+        "[http]\ncolour = 1",
+        "http.colour in my.toml: unknown key; [http] has enabled, host, port, hosts, token, token_file",
+    ),
     (
         "[telegram]\ntoken = 'secret'",
         (
             "telegram in my.toml: unknown key;"
-            " the top level has strategy_folder, feed, strategy, execution, storage, log, http"
+            " the top level has strategy_folder, feed, strategy, execution, storage, log, http, notify"
         ),
     ),
 ]
@@ -582,11 +595,42 @@ def test_nesting_from_the_command_line_is_bounded_too() -> None:
     assert problems("feed.ccxt.options.a=" + "[" * 30 + "]" * 30) == expected
 
 
+# --- who may read the books
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_this_machine_needs_no_token(host: str) -> None:
+    assert load("http.enabled=true", f"http.host={host}").http.host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
+def test_others_do(host: str) -> None:
+    told = f'http.token_file = "" is not set: {host} is reachable from other machines: this or http.token must be set'
+    assert problems("http.enabled=true", f'http.host="{host}"') == [told.replace(' = ""', "")]
+    assert load(f'http.host="{host}"').http.host == host
+    token = "0123456789abcdef"
+    assert (
+        load("http.enabled=true", f'http.host="{host}"', f"http.token={token}").http.token.get_secret_value() == token
+    )
+    assert load("http.enabled=true", f'http.host="{host}"', "http.token_file=/run/t").http.token_file == "/run/t"
+
+
+def test_one_token_is_enough() -> None:
+    lines = problems("http.token=0123456789abcdef", "http.token_file=/run/t")
+    assert lines == ['http.token_file = "/run/t" from --set: http.token is set too; leave one of the two out']
+
+
+def test_a_token_is_never_shown() -> None:
+    given = load("http.token=0123456789abcdef")
+    assert "0123456789abcdef" not in repr(given)
+    assert given.masked()["http"]["token"] == "***"
+
+
 # --- all at once
 
 
 def test_all_problems_of_all_sources_come_at_once_in_order(tmp_path: Path) -> None:
-    one = written(tmp_path, "[http]\nport = 0\n[feed]\nsymbol = 'x'\nkind = 'kraken'", "1.toml")
+    one = written(tmp_path, "[http]\nport = -1\n[feed]\nsymbol = 'x'\nkind = 'kraken'", "1.toml")
     two = written(tmp_path, "x = ", "2.toml")
     lines = problems(
         "feed.poll_interval_s=0",
@@ -597,7 +641,7 @@ def test_all_problems_of_all_sources_come_at_once_in_order(tmp_path: Path) -> No
     assert [line.partition(": ")[0] for line in lines] == [
         f'feed.kind = "kraken" in {one}',
         f"feed.symbol in {one}",
-        f"http.port = 0 in {one}",
+        f"http.port = -1 in {one}",
         f"{two}, line 1, column 5",
         'feed.stale_after_s = "never" from PAPERLOOP_FEED__STALE_AFTER_S',
         'log.format = "xml" from PAPERLOOP_LOG__FORMAT',

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-import pickle
+import pickle  # nosec B403 # between this process and its own children
 import signal
 import sys
 import traceback
@@ -172,5 +172,5 @@ def _packed(study: Study, file: Path) -> _Packed:
 def _unpacked(packed: _Packed) -> Study:
     with packed.file.open("rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    study: Study = pickle.loads(packed.study, buffers=[content[place] for place in packed.places])  # noqa: S301
+    study: Study = pickle.loads(packed.study, buffers=[content[place] for place in packed.places])  # noqa: S301 # nosec B301 # made by this process a moment ago, over a pipe of its own
     return study

@@ -1,0 +1,1 @@
+"""The page, the metrics and the JSON documents over HTTP: read-only, off unless enabled, imported only then."""
