@@ -21,6 +21,7 @@ OPTIONS = {
     "--seeds": (2, "how many seeds are simulated"),
     "--seed": (None, "simulates this one seed only, to see a failure again"),
     "--days": (0.25, "how many days the long simulation lasts"),
+    "--soak-ticks": (40_000, "how many ticks go through one process in the soak test"),
 }
 
 
@@ -29,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, (default, text) in OPTIONS.items():
         kind = float if isinstance(default, float) else int
         group.addoption(name, type=kind, default=default, help=f"{text} (default: {default})", metavar="N")
+    group.addoption("--systemd", action="store_true", help="also what takes systemd seconds to do")
     group.addoption("--new-processes", action="store_true", help="each command is a new process, no fork of a warm one")
 
 
