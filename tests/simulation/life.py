@@ -12,11 +12,15 @@ from bot.app import CLOCK_TOLERANCE_MS, POLL_TIMEOUT_S
 from bot.clock import SystemClock
 from bot.compose import plans_of, recorded_config
 from bot.domain import Account, OrderSide, OrderType, Signal
+from bot.engine import Plan
 from bot.loop import Pace
-from bot.ports import Executor, Status
+from bot.ports import Executor, Observer, Silent, Status
 from bot.repositories import LedgerAhead, LedgerBusy, RunRepository, StorageFull, TickRepository, open_database
 from bot.repositories.errors import StorageFailed
+from bot.service.journal import Journal
+from bot.service.logs import logging_to
 from bot.settings import Settings
+from bot.watch import HEARTBEAT_S
 from tests.simulation.chance import QUIET, Rates
 from tests.simulation.checks import Told
 from tests.simulation.disk import Left, SlowWorker
@@ -42,6 +46,7 @@ class Life:
         self._clock: SystemClock | None = None
         self._task: asyncio.Task[str] | None = None
         self.accounts: Mapping[str, Account] | None = None
+        self.journal: Observer = Silent()
 
     @property
     def rates(self) -> Rates:
@@ -98,8 +103,13 @@ class Life:
         self.world.befall(seconds, rate)
 
     async def _run(self) -> str:
+        with logging_to(self.world.log, "info", "json", self.world.loop.time) as log:
+            journal = self.journal = Journal(log, self.world.loop.time, HEARTBEAT_S)
+            return await self._trade(plans_of(self.settings, journal.strategy_failed))
+
+    async def _trade(self, plans: list[Plan]) -> str:
         world, settings, parts = self.world, self.settings, self.world.parts
-        plans, symbols = plans_of(settings), settings.feed.symbols
+        symbols = settings.feed.symbols
         async with open_database(self.path, worker=SlowWorker.on(self), synchronous="OFF") as database:
             world.opened = True
             if database.cursor.polls != world.checks.polls:
@@ -131,16 +141,20 @@ class Life:
     def filled(self, signal: Signal, order: Mapping[str, Any]) -> None:
         self.note("filled", *signal, order["price"], order["amount"])
         self._told(Told(signal, order["id"], order["price"], None))
+        self.journal.filled(signal, order)
 
     def refused(self, signal: Signal, reason: str) -> None:
         self.note("refused", *signal, reason)
         self._told(Told(signal, None, None, reason))
+        self.journal.refused(signal, reason)
 
     def interrupted(self, error: Exception, retry_s: float) -> None:
         self.note("interrupted", type(error).__name__, retry_s)
+        self.journal.interrupted(error, retry_s)
 
     def resumed(self, outage_s: float, failures: int) -> None:
         self.note("resumed", outage_s, failures)
+        self.journal.resumed(outage_s, failures)
 
     def stepped(self, status: Status) -> None:
         if self.dead:
@@ -149,6 +163,7 @@ class Life:
         if status.polls != self.told_polls:
             self.world.violated(f"poll {status.polls} is reported after {self.told_polls - 1}")
         self.note("stepped", status.polls, status.timestamp, status.digest)
+        self.journal.stepped(status)
 
     def _told(self, told: Told) -> None:
         if not self.dead:

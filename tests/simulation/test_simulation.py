@@ -23,6 +23,8 @@ from tests.simulation.world import Outcome, lived
 
 HOURS = 6.0
 DAY_S = 86_400
+# A day, and with as many restarts as there are in it.
+LOG_BYTES_MAX = 10**6
 # Days have fewer accidents an hour, and stretches of trading between them.
 CALMER = 0.3
 # Of seed 1 for half an hour, on every Python version. It changes with what the daemon does, and then it may.
@@ -58,6 +60,7 @@ def test_days(days: float, request: pytest.FixtureRequest) -> None:
     outcome = simulated(seed, days * DAY_S / 3600, CALMER, f" --days {days:g}")
     assert outcome.polls > 5000 * days
     assert outcome.trades > 500 * days
+    assert len(outcome.log.encode()) < LOG_BYTES_MAX * max(days, 1)
 
 
 @pytest.mark.timeout(120)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import blake2b
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,6 +50,7 @@ class Outcome:
     polls: int
     trades: int
     events: Counter[str] = field(repr=False, compare=False)
+    log: str = field(repr=False, compare=False)
 
 
 def lived(seed: int, hours: float, parts: Parts | None = None, *, calmer: float = 1.0) -> Outcome:
@@ -66,7 +68,9 @@ def lived(seed: int, hours: float, parts: Parts | None = None, *, calmer: float 
             # The first violation counts, whatever followed from it.
             what = world.violation or (error if isinstance(error, Violation) else f"{type(error).__name__}: {error}")
             raise Violation(f"seed {seed}: {what}\nthe last events:\n{last}") from error
-        return Outcome(world.trace, world.loop.time(), world.checks.polls, world.checks.trades, world.events)
+        return Outcome(
+            world.trace, world.loop.time(), world.checks.polls, world.checks.trades, world.events, world.log.getvalue()
+        )
 
 
 async def proven(path: Path) -> None:
@@ -96,6 +100,7 @@ class World:
         self.violation: Violation | None = None
         self.last: deque[str] = deque(maxlen=40)
         self.events: Counter[str] = Counter()
+        self.log = StringIO()
         self._hash = blake2b(digest_size=16)
 
     @property
