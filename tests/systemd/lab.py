@@ -71,6 +71,10 @@ def hierarchies() -> list[Hierarchy]:
     return [Hierarchy("alone", each.folder) for each in found if each.name == "unified"]
 
 
+class NotBooted(Exception):
+    """This machine does not let a systemd start; with its last words."""
+
+
 class Lab:
     def __init__(self, init: int, state: Path) -> None:
         """``init`` is process 1 as the machine numbers it; ``state`` is the lab's /var/lib/private."""
@@ -114,7 +118,7 @@ def need_lab() -> None:
 
 @contextmanager
 def booted(folder: Path) -> Iterator[Lab]:
-    """A systemd that has started, and of which nothing is left at the end."""
+    """A systemd that has started, and of which nothing is left at the end. Raises NotBooted."""
     trees = hierarchies()
     groups = [tree.folder / f"paperloop-lab-{os.getpid()}-{folder.name}" for tree in trees]
     log = folder / "console"
@@ -122,8 +126,11 @@ def booted(folder: Path) -> Iterator[Lab]:
     root.mkdir()
     state.mkdir(0o700)
     try:
-        for group in groups:
-            group.mkdir()
+        try:
+            for group in groups:
+                group.mkdir()
+        except OSError as error:
+            raise NotBooted(f"no cgroup of its own: {error}") from None
         with (
             log.open("w") as console,
             _unshared(groups, [tree.name for tree in trees], (root, state), console) as process,
@@ -174,10 +181,14 @@ def _first(process: subprocess.Popen[bytes], log: Path) -> int:
 
 def _wait_until(process: subprocess.Popen[bytes], log: Path, condition: Callable[[], bool]) -> None:
     def met() -> bool:
-        assert process.poll() is None, f"systemd did not start: {log.read_text()}"
+        if process.poll() is not None:
+            raise NotBooted(f"it ended: {log.read_text()}")
         return condition()
 
-    wait_until(met, "systemd has started")
+    try:
+        wait_until(met, "systemd has started")
+    except AssertionError as error:
+        raise NotBooted(f"{error}: {log.read_text()}") from None
 
 
 def _removed(group: Path) -> bool:

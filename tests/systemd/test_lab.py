@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.systemd.lab import booted, hierarchies, need_lab
+from tests.systemd.lab import booted, hierarchies
 from tests.systemd.service import FAST, Service
 
 UNIT = "/etc/systemd/system/paperloop-left.service"
@@ -42,8 +42,8 @@ def fails(folder: Path, processes: list[Path]) -> None:
         raise Failed
 
 
+@pytest.mark.usefixtures("lab")
 def test_nothing_is_left_of_it(tmp_path: Path) -> None:
-    need_lab()
     before = mounts(tmp_path), groups()
     processes: list[Path] = []
     with pytest.raises(Failed):
