@@ -35,6 +35,10 @@ OPTIONS = (
 )
 
 
+class NotStarted(Exception):
+    """There is a Chromium, and it does not start on this machine."""
+
+
 def program() -> str | None:
     return next((found for found in map(shutil.which, NAMES) if found), None)
 
@@ -135,7 +139,7 @@ async def page_of(browser: str) -> AsyncIterator[Page]:
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[str]:
-    """The address of its DevTools; it is gone at the end of the block."""
+    """The address of its DevTools; it is gone at the end of the block. Raises NotStarted."""
     found = program()
     assert found is not None
     port_file = folder / "DevToolsActivePort"
@@ -147,7 +151,10 @@ def chromium(folder: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: port_file.exists() and port_file.read_text().count("\n") > 0, "Chromium's port")
+        try:
+            wait_until(lambda: port_file.exists() and port_file.read_text().count("\n") > 0, "Chromium's port")
+        except AssertionError as error:
+            raise NotStarted(f"{error}") from None
         port, path = port_file.read_text().split()
         yield f"ws://127.0.0.1:{port}{path}"
     finally:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.browser.chromium import Page, chromium, page_of, program
+from tests.browser.chromium import NotStarted, Page, chromium, page_of, program
 from tests.integration.daemon import ServedDaemon, settings
 
 pytestmark = pytest.mark.skipif(program() is None, reason="needs Chromium: apt-get install chromium")
@@ -31,7 +32,11 @@ def toml(table: object) -> str:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with chromium(tmp_path_factory.mktemp("browser")) as address:
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(chromium(tmp_path_factory.mktemp("browser")))
+        except NotStarted as error:
+            pytest.skip(f"Chromium does not start here: {error}")
         yield address
 
 
