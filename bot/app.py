@@ -83,11 +83,12 @@ async def run(settings: Settings, options: RunOptions, stop: StopSignals) -> Sum
         # Not where time passes by itself: what an exchange's client leaves behind must not stay for months.
         tune_collector()
     level, form = Threshold(settings.log.level), settings.log.format
-    secrets = {*settings.secrets(), settings.http.secret()} - {""}
+    token = settings.http.secret()
+    secrets = {*settings.secrets(), token} - {""}
     with (
         logging_to(sys.stderr, level, form, system.monotonic, secrets=secrets) as log,
         crashes_told(log, (SettingsError, LedgerError, PortTaken)),
-        Watch(settings, system, log, level, without(secrets), virtual=virtual) as watch,
+        Watch(settings, system, log, level, without(secrets), token, virtual=virtual) as watch,
     ):
         return await _run(settings, options, stop, system, watch)
 

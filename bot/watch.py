@@ -43,12 +43,13 @@ class Watch:
         log: FilteringBoundLogger,
         threshold: Threshold,
         clean: Callable[[str], str],
+        token: str,
         *,
         virtual: bool,
     ) -> None:
         """``clock`` is the machine's; ``virtual``: the loop has another one, on which time does not pass by itself.
-        ``threshold`` is that of ``log``; ``clean`` takes secrets out of a text."""
-        self._threshold, self._http = threshold, settings.http
+        ``threshold`` is that of ``log``; ``clean`` takes secrets out of a text; ``token`` is the endpoint's."""
+        self._threshold, self._http, self._token = threshold, settings.http, token
         self._settings, self._clock, self.log, self.virtual = settings, clock, log, virtual
         strategies = {entry.account: entry.name for entry in settings.strategy}
         self.vitals = Vitals(clock, settings.stale_after_ms / 1000, strategies, settings.feed.symbols)
@@ -104,7 +105,7 @@ class Watch:
     def _serving(self, stalls: Stalls | None, ledger: Path) -> AbstractAsyncContextManager[Server]:
         from bot.service.http.server import serving
 
-        return serving(self._http, self._http.secret(), self.vitals, stalls, ledger, self.log)
+        return serving(self._http, self._token, self.vitals, stalls, ledger, self.log)
 
     def __enter__(self) -> Self:
         self._stack.callback(self.systemd.close)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from typing import Any
 
-from bot.domain import Signal
-from bot.ports import Clock, Status
+from bot.ports import Clock, Silent, Status
 from bot.service.plain import printable
 from bot.service.vitals import Vitals
 
@@ -21,7 +19,7 @@ STATUS_CHARS_MAX = 400
 ACCOUNTS_MAX = 3
 
 
-class Systemd:
+class Systemd(Silent):
     """An observer of the loop. The watchdog is fed by steps alone, so it bites when there are none."""
 
     def __init__(
@@ -46,14 +44,10 @@ class Systemd:
             # Polls are further apart than the unit allows for; a watchdog must not bite between two of them.
             self._send(f"WATCHDOG_USEC={needed_us}")
 
-    def filled(self, signal: Signal, order: Mapping[str, Any]) -> None: ...
-    def refused(self, signal: Signal, reason: str) -> None: ...
-    def resumed(self, outage_s: float, failures: int) -> None: ...
-
     def stepped(self, status: Status) -> None:
         """The first step makes the service ready: what is behind it has been recovered, and it trades."""
         now_s = self._clock.monotonic()
-        if now_s - self._told_s < TOLD_EVERY_S:
+        if self._socket is None or now_s - self._told_s < TOLD_EVERY_S:
             return
         self._told_s = now_s
         ready = () if self._ready else ("READY=1",)

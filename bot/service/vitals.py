@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bot.domain import Signal, iso8601
-from bot.ports import Clock, FeedError, Status
+from bot.ports import Clock, FeedError, Silent, Status
 from bot.repositories import Database, lock_owner
 from bot.service.inspect import Document, account_document
 from bot.service.plain import printable
@@ -94,7 +94,7 @@ class Trouble:
         return {"at": iso8601(self.at_ms), "kind": self.kind, "error": self.text}
 
 
-class Vitals:
+class Vitals(Silent):
     """An observer of the loop that remembers. Counts of ticks, signals and trades are of the whole ledger; those by
     verdict, of troubles and of steps are since the start."""
 
@@ -140,8 +140,6 @@ class Vitals:
         self.trouble = Trouble(self.clock.now_ms(), kind, printable(text)[:TEXT_CHARS_MAX])
         if self.outage_since_ms is None:
             self.outage_since_ms = self.trouble.at_ms
-
-    def resumed(self, outage_s: float, failures: int) -> None: ...
 
     def stepped(self, status: Status) -> None:
         now_s = self.clock.monotonic()

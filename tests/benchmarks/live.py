@@ -19,10 +19,10 @@ from bot.exchange.catalogue import Loading
 from bot.exchange.client import Access
 from bot.feeds.ccxt_ticker import Caution, CcxtTickerFeed
 from bot.loop import Pace
-from bot.ports import Window
+from bot.ports import Silent, Window
 from bot.repositories import TickRepository, open_database
 from bot.settings import load_settings
-from tests.benchmarks.scenario import Line, Silent
+from tests.benchmarks.scenario import Line
 from tests.exchange import markets
 
 ROOT = Path(__file__).resolve().parents[2]

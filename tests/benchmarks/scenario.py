@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bot.clock import VirtualClock
-from bot.domain import Account, Bars, Block, FloatArray, Market, Signal
+from bot.domain import Account, Bars, Block, FloatArray, Market
 from bot.engine import Engine, LoopState, Plan, Sizing, SizingKind
 from bot.execution import MockExecutor, Terms
 from bot.feeds import ArrayFeed
 from bot.loop import Ledger, Pace, TradingLoop
-from bot.ports import Status, Strategy
+from bot.ports import Silent, Strategy
 from bot.repositories import (
     AccountRepository,
     Database,
@@ -66,16 +66,6 @@ class Flip:
     def targets(self, bars: Bars) -> FloatArray:
         turns = (bars.timestamp // INTERVAL_MS % 2).astype(np.float64)
         return np.broadcast_to(turns, bars.close.shape).copy()
-
-
-class Silent:
-    """An observer that nobody listens to."""
-
-    def filled(self, signal: Signal, order: Mapping[str, Any]) -> None: ...
-    def refused(self, signal: Signal, reason: str) -> None: ...
-    def interrupted(self, error: Exception, retry_s: float) -> None: ...
-    def resumed(self, outage_s: float, failures: int) -> None: ...
-    def stepped(self, status: Status) -> None: ...
 
 
 @asynccontextmanager

@@ -17,10 +17,10 @@ from bot.compose import plans_of, recorded_config, recorded_markets, recorded_se
 from bot.domain import MONEY, Block, Market
 from bot.feeds import ArrayFeed
 from bot.loop import Pace
+from bot.ports import Silent
 from bot.repositories import RunRepository, TickRepository, open_database
 from bot.service.inspect import REASONS
 from bot.settings import Settings
-from tests.benchmarks.scenario import Silent
 from tests.integration.daemon import rows
 
 START_MS = 1_735_689_600_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-EXIT_TRY_AGAIN = 75
+from bot.repositories.errors import EXIT_TRY_AGAIN
 
 
 class PortTaken(Exception):
