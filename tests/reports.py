@@ -4,87 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 
+from bot.backtest.curve import Curve, Drawdown
+from bot.backtest.metrics import Row
 from bot.backtest.report import Outcome, PricePoints, Report, Run
-from bot.backtest.trades import BoolArray, Trades
-from bot.domain import Bars, FloatArray, IntArray
+from bot.backtest.trades import Trades
+from bot.backtest.trips import REASONS, RoundTrip, RoundTrips
+from bot.domain import Bars
 from bot.timeframes import DAY_MS, HOUR_MS
 
 START_MS = 1_672_531_200_000  # 2023-01-01
-REASONS = ("signal", "reversal", "end of data")
 FEE_RATE = 0.001
-
-
-class RoundTrip(NamedTuple):
-    symbol: str
-    opened_ms: int
-    closed_ms: int
-    profit_ratio: float
-
-
-class Drawdown(NamedTuple):
-    absolute: float
-    ratio: float
-    peak_ms: int
-    trough_ms: int
-    recovered_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class RoundTrips:
-    symbol: IntArray
-    opened_ms: IntArray
-    closed_ms: IntArray
-    short: BoolArray
-    quantity: FloatArray
-    held: FloatArray
-    entry_price: FloatArray
-    exit_price: FloatArray
-    fees: FloatArray
-    profit: FloatArray
-    profit_ratio: FloatArray
-    reason: IntArray
-
-    def where(self, chosen: BoolArray | slice) -> RoundTrips:
-        return RoundTrips(*(getattr(self, name)[chosen] for name in self.__slots__))
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    capital: float
-    times: IntArray
-    values: FloatArray
-    day_ms: IntArray
-    daily: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    name: str
-    trades: int
-    average_profit_ratio: float | None
-    total_profit: float
-    wins: int
-    draws: int
-    losses: int
-    average_duration_ms: float | None
-
-    @classmethod
-    def of(cls, name: str, trips: RoundTrips) -> Row:
-        count, signs = len(trips.symbol), np.sign(trips.profit)
-        return cls(
-            name,
-            count,
-            float(trips.profit_ratio.mean()) if count else None,
-            float(trips.profit.sum()),
-            int(np.count_nonzero(signs > 0)),
-            int(np.count_nonzero(signs == 0)),
-            int(np.count_nonzero(signs < 0)),
-            float((trips.closed_ms - trips.opened_ms).mean()) if count else None,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +71,7 @@ def walk(seed: int, count: int, price: float = 30_000.0) -> Bars:
     return Bars.from_arrays(START_MS + HOUR_MS * np.arange(count), opens, high, low, close)
 
 
-def traded(seed: int, bars: tuple[Bars, ...], trades: int) -> RoundTrips:
+def traded(seed: int, symbols: tuple[str, ...], bars: tuple[Bars, ...], trades: int) -> RoundTrips:
     """Long and short by turns, each symbol's round trips one after the other, in the order in which they closed."""
     rng = np.random.default_rng(seed)
     columns = []
@@ -153,9 +85,8 @@ def traded(seed: int, bars: tuple[Bars, ...], trades: int) -> RoundTrips:
         times = mine.timestamp[opened], mine.timestamp[closed]
         numbers = quantity, np.zeros(trades), entry, exits, fees, profit, profit / (quantity * entry)
         columns.append((np.full(trades, symbol), *times, short, *numbers, short.astype(np.int64)))
-    trips = RoundTrips(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))
-    order = np.argsort(trips.closed_ms, kind="stable")
-    return RoundTrips(*(getattr(trips, name)[order] for name in trips.__slots__))
+    trips = RoundTrips(symbols, *(np.concatenate(parts) for parts in zip(*columns, strict=True)))
+    return trips.where(np.argsort(trips.closed_ms, kind="stable"))
 
 
 def filled(symbols: tuple[str, ...], trips: RoundTrips) -> Trades:
@@ -179,13 +110,12 @@ def outcome(
     account: str, seed: int, symbols: tuple[str, ...], bars: tuple[Bars, ...], trades: int, *, left: int = 1
 ) -> Outcome:
     """A strategy with so many round trips of each symbol; the last ``left`` of all are still open."""
-    every = traded(seed, bars, trades)
-    count = max(0, len(every.symbol) - left)
-    trips, open_trips = every.where(slice(count)), every.where(slice(count, None))
+    every = traded(seed, symbols, bars, trades)
+    count = max(0, len(every) - left)
+    trips, open_trips = every.where(np.arange(count)), every.where(np.arange(count, len(every)))
     capital, times = 10_000.0, bars[0].timestamp + HOUR_MS - 1
     equity = capital + np.append(0.0, np.cumsum(trips.profit))[np.searchsorted(trips.closed_ms, times, side="right")]
-    ends = np.append(np.nonzero(np.diff(times // DAY_MS))[0], len(times) - 1)
-    curve = Curve(capital, np.append(START_MS, times), np.append(capital, equity), times[ends], equity[ends])
+    curve = Curve.folded(capital, START_MS, [(times, equity)])
     final = float(equity[-1])
     metrics = Metrics(
         trades=count,
@@ -193,7 +123,9 @@ def outcome(
         total_profit=final - capital,
         total_profit_ratio=final / capital - 1,
         sharpe=1.234,
-        best=RoundTrip(symbols[0], START_MS, START_MS + HOUR_MS, 0.0789),
+        best=RoundTrip(
+            symbols[0], START_MS, START_MS + HOUR_MS, False, 0.1, 0.0, 100.0, 107.89, 0.0, 0.789, 0.0789, "signal"
+        ),
         drawdown=Drawdown(123.0, 0.0456, START_MS, START_MS + DAY_MS, None),
         rejected_signals={"insufficient_cash": 2},
         open_trades=left,

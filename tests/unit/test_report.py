@@ -38,8 +38,9 @@ from bot.backtest.report.hold import LINE_MAX, held
 from bot.backtest.report.months import monthly_returns
 from bot.backtest.report.page import page
 from bot.backtest.report.words import amount, duration, moment, money, percent, price
+from bot.backtest.trips import REASONS
 from bot.timeframes import DAY_MS, HOUR_MS, MINUTE_MS
-from tests.reports import REASONS, START_MS, Metrics, RoundTrips, idle, report, walk
+from tests.reports import START_MS, Metrics, idle, report, walk
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = """</script><img src=x onerror="alert('1')">&amp;[red]$x_{$"""
@@ -395,7 +396,7 @@ class TestPage:
     def test_it_stays_a_size_that_a_browser_opens(self) -> None:
         made = report(bars=1_000, trades=400)
         (only,) = made.outcomes
-        more = RoundTrips(*(np.tile(getattr(only.trips, name), 150) for name in RoundTrips.__slots__))
+        more = only.trips.where(np.tile(np.arange(len(only.trips)), 150))
         source = page(replace(made, outcomes=(replace(only, trips=more),)))
         trades = Reader(source).data["strategies"][0]["trades"]
         assert len(trades["profit"]) == pages.TRADES_MAX

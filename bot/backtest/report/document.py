@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bot.backtest.report.given import Curve, Figures, Outcome, Report, RoundTrips
+from bot.backtest.curve import Curve
+from bot.backtest.report.given import Figures, Outcome, Report
 from bot.backtest.report.months import monthly_returns
+from bot.backtest.trips import RoundTrips
 from bot.domain import FloatArray, iso8601
 
 Document = dict[str, Any]

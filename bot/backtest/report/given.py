@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
+from bot.backtest.curve import Curve
 from bot.backtest.report.prices import PricePoints
-from bot.backtest.trades import BoolArray, Trades
-from bot.domain import FloatArray, IntArray
+from bot.backtest.trades import Trades
+from bot.backtest.trips import RoundTrips
 
 
 class Figures(Protocol):
@@ -16,51 +17,6 @@ class Figures(Protocol):
     milliseconds in the fields that are named in ``document.TIMES``."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-
-class RoundTrips(Protocol):
-    """Those of ``bot.backtest.trips``: columns of shape [R]."""
-
-    @property
-    def symbol(self) -> IntArray: ...
-    @property
-    def opened_ms(self) -> IntArray: ...
-    @property
-    def closed_ms(self) -> IntArray: ...
-    @property
-    def short(self) -> BoolArray: ...
-    @property
-    def quantity(self) -> FloatArray: ...
-    @property
-    def held(self) -> FloatArray: ...
-    @property
-    def entry_price(self) -> FloatArray: ...
-    @property
-    def exit_price(self) -> FloatArray: ...
-    @property
-    def fees(self) -> FloatArray: ...
-    @property
-    def profit(self) -> FloatArray: ...
-    @property
-    def profit_ratio(self) -> FloatArray: ...
-    @property
-    def reason(self) -> IntArray: ...
-
-
-class Curve(Protocol):
-    """That of ``bot.backtest.curve``: equity at some 4,000 moments [P] with every extreme among them, and at the end of
-    each day [D]."""
-
-    @property
-    def capital(self) -> float: ...
-    @property
-    def times(self) -> IntArray: ...
-    @property
-    def values(self) -> FloatArray: ...
-    @property
-    def day_ms(self) -> IntArray: ...
-    @property
-    def daily(self) -> FloatArray: ...
 
 
 @dataclass(frozen=True, slots=True)

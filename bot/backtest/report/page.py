@@ -15,13 +15,15 @@ from importlib import resources
 import numpy as np
 import orjson
 
+from bot.backtest.curve import Curve
 from bot.backtest.report import layout, tables
 from bot.backtest.report.document import Document, drawdowns, summary
-from bot.backtest.report.given import Curve, Report, RoundTrips
+from bot.backtest.report.given import Report
 from bot.backtest.report.hold import held
 from bot.backtest.report.prices import PricePoints
 from bot.backtest.report.words import duration
 from bot.backtest.trades import Trades
+from bot.backtest.trips import RoundTrips
 from bot.domain import FloatArray, IntArray
 
 # Of all strategies together: some ten megabytes, which a phone still opens.
