@@ -20,7 +20,7 @@ from bot.cli.daemon import reread_from
 from bot.service.stop import StopSignals
 from bot.settings import DEFAULT_FILE, Settings, SettingsError, load_settings
 from tests.exchange import running_exchange
-from tests.integration.daemon import Daemon, paperloop, polls_in, rows, settings, wait_until
+from tests.integration.daemon import MAIN, Daemon, paperloop, polls_in, rows, settings, wait_until
 from tests.integration.test_live_prices import live
 from tests.unit.test_watch import Manager
 
@@ -128,15 +128,20 @@ def test_a_hang_up_while_it_starts_does_not_end_it(tmp_path: Path) -> None:
     assert "settings read again" in {event["event"] for event in result.events}
 
 
-def test_a_closed_terminal_stops_it_cleanly(tmp_path: Path) -> None:
-    ledger = tmp_path / "ledger.db"
+def on_a_terminal(ledger: Path) -> tuple[int, int]:
+    """A daemon that trades, and leads the session of a terminal: its process id, and our end of that."""
     pid, terminal = pty.fork()
     if not pid:
-        os.chdir(tmp_path)
-        main = str(Path(__file__).resolve().parents[2] / "main.py")
-        arguments = [sys.executable, main, *settings(storage__path=ledger, feed__poll_interval_s=0.05)]
+        os.chdir(ledger.parent)
+        arguments = [sys.executable, str(MAIN), *settings(storage__path=ledger, feed__poll_interval_s=0.05)]
         os.execv(sys.executable, arguments)  # noqa: S606 - the terminal is to be its own
     wait_until(lambda: polls_in(ledger) > 3, "polls")
+    return pid, terminal
+
+
+def test_a_closed_terminal_stops_it_cleanly(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    pid, terminal = on_a_terminal(ledger)
     os.close(terminal)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
@@ -146,12 +151,7 @@ def test_a_closed_terminal_stops_it_cleanly(tmp_path: Path) -> None:
 def test_a_terminal_that_is_closed_more_than_once(tmp_path: Path) -> None:
     """By the kernel and by the shell in it: nobody who no longer wants to wait."""
     ledger = tmp_path / "ledger.db"
-    pid, terminal = pty.fork()
-    if not pid:
-        os.chdir(tmp_path)
-        main = str(Path(__file__).resolve().parents[2] / "main.py")
-        os.execv(sys.executable, [sys.executable, main, *settings(storage__path=ledger, feed__poll_interval_s=0.05)])  # noqa: S606
-    wait_until(lambda: polls_in(ledger) > 3, "polls")
+    pid, terminal = on_a_terminal(ledger)
     statuses: list[int] = []
 
     def ended() -> bool:
